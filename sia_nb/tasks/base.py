@@ -1,0 +1,112 @@
+"""The contracts between a task and the rest of the kit: Solution, Score, Verifier, Task."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from .space import Space
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a policy writes: a spec (one line of strict JSON) or code (a Python module)."""
+
+    dialect: Literal["spec", "code"]
+    text: str  # canonical: a spec as Space.dump writes it, code without trailing space
+
+    @property
+    def id(self) -> str:
+        """16 hex digits of the content's SHA-256; equal solutions have equal ids."""
+        return hashlib.sha256(f"{self.dialect}\n{self.text}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A verdict on one solution on the dev split."""
+
+    value: float  # the selection metric, higher is better; 0.0 where not valid
+    valid: bool  # False: unparsable, crashed, timed out, or gave a wrong shape
+    reason: str = ""  # why it is not valid, starting with one word and a colon ("timeout: 20 s")
+    metrics: dict[str, float] = field(default_factory=dict)  # named dev figures, e.g. macro, top1, se
+    details: dict[str, Any] = field(default_factory=dict)  # per-class results on dev only
+    solution_id: str = ""
+    seconds: float = 0.0  # wall time of the fit and the scoring; 0 where remembered
+    cached: bool = False  # True: remembered by content hash, not run again
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance of a task; the description goes into the prompt."""
+
+    name: str
+    description: str
+    held_out: bool = False
+
+
+class Verifier(Protocol):
+    """V: scores solutions on dev; opens the sealed test only through ``seal``."""
+
+    def score(self, solution: Solution) -> Score:
+        """The verdict on dev, remembered by content hash. Never raises for a bad solution."""
+
+    def paired_se(self, a: str, b: str) -> float:
+        """Standard error of the difference value(a) − value(b) of two scored solution ids on dev."""
+
+    def full(self, solution: Solution) -> Score:
+        """The verdict on dev with nothing thinned or approximated; slower."""
+
+    def seal(self, solution: Solution) -> dict[str, float]:
+        """Fit on train + dev, score on the sealed test. Only ``report`` calls this.
+
+        Returns the report metric and its companions, e.g. {"top1", "top1_se", "macro", "top1_without_copies", "n"}.
+        """
+
+    def close(self) -> None:
+        """End the worker processes."""
+
+
+class Task(Protocol):
+    """A task: specification, space, data, verifier, reference."""
+
+    name: str
+    title: str
+    metric: str  # selection metric, e.g. "macro accuracy on dev"
+    report_metric: str  # what the sealed test reports, e.g. "top1"
+    space: Space
+    instances: tuple[Instance, ...]
+
+    def spec_text(self) -> str:
+        """U: what the agents read (spec.md, with the space described)."""
+
+    def reference(self) -> str:
+        """R: the reference implementation shown to the Meta-Agent, as source text."""
+
+    def fallback(self) -> Solution:
+        """What a scaffold submits when it has found nothing: the reference at library defaults."""
+
+    def parse(self, text: str) -> Solution:
+        """The solution in ``text``: a spec line, or code (it has a line starting with 'def ' or 'import ').
+
+        Raises:
+            InvalidSolution: with the failure mode.
+        """
+
+    def compile(self, solution: Solution) -> str:
+        """The readable Python that a solution runs as."""
+
+    def fetch(self, data_dir: Path, seed: int = 0) -> dict[str, Any]:
+        """Download, check, split and prepare what is not there yet; returns a report with checksums.
+
+        Raises:
+            DataError: names the file, what was found and what was expected.
+        """
+
+    def verifier(self, data_dir: Path, cache_dir: Path, *, workers: int = 1, unsafe_no_sandbox: bool = False) -> Verifier:
+        """A verifier on prepared data; starts its worker lazily."""
