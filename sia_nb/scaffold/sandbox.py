@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SandboxError, nearest
-from . import warden
+from . import seccomp, warden
 
 NAMES = ("sandlock", "bubblewrap", "seatbelt", "plain")
 PLAIN_NOTICE = (
@@ -75,6 +75,7 @@ class Process:
                     self._started.set()
                 if "exit" in message:
                     self._status = message["exit"]
+        self._control.close()
         self._popen.wait()
         if self._status is None:
             self._status = -signal.SIGKILL
@@ -106,7 +107,6 @@ class Process:
                 warden.kill_tree(self.pid)
                 self._popen.kill()
                 self._done.wait(5)
-        self._control.close()
 
     def __enter__(self) -> Process:
         return self
@@ -165,7 +165,6 @@ def probe(name: str) -> str:
         inside, secret = Path(outer) / "inside", Path(outer) / "secret"
         inside.mkdir()
         secret.write_text("secret")
-        code = f"import os; open('out', 'w').write(str(os.access({str(secret)!r}, os.R_OK) and open({str(secret)!r}).read()))"
         code = (
             f"try: found = open({str(secret)!r}).read()\nexcept OSError: found = 'hidden'\nopen('out', 'w').write(found)"
         )
@@ -277,8 +276,11 @@ def _clean_env(home: str, extra: Mapping[str, str]) -> dict[str, str]:
     return env | dict(extra)
 
 
-def _bwrap_command(argv: list[str], read: list[str], write: list[str], cwd: str, env: dict[str, str], size: int) -> list[str]:
+def _bwrap_command(
+    argv: list[str], read: list[str], write: list[str], cwd: str, env: dict[str, str], size: int, filter_fd: int
+) -> list[str]:
     out = [_bwrap() or "bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    out += ["--disable-userns", *(["--seccomp", str(filter_fd)] if filter_fd >= 0 else [])]
     out += ["--hostname", "sandbox", "--clearenv", "--chdir", cwd]
     for name, value in env.items():
         out += ["--setenv", name, value]
@@ -333,8 +335,9 @@ def _launch(
     env = _clean_env(cwd, extra_env)
     job: dict[str, Any] = {
         "backend": backend, "argv": argv, "command": argv, "read": readable, "write": writable, "cwd": cwd, "env": env,
-        "limits": asdict(limits), "fds": list(pass_fds), "overhead": 0, "watch": [os.path.realpath(p) for p in write],
+        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "overhead": 0, "watch": [os.path.realpath(p) for p in write],
     }  # fmt: skip
+    opened: list[Any] = []
     if backend == "sandlock":
         import importlib.util
 
@@ -342,17 +345,22 @@ def _launch(
         job["read"] += _both(["/dev/urandom", "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu"])
         job["write"] += ["/dev/null"]
     elif backend == "bubblewrap":
-        job["command"] = _bwrap_command(argv, readable, writable, cwd, env, min(limits.file_mb, 64) * warden.MIB)
+        if rules := seccomp.program():
+            opened.append(tempfile.TemporaryFile())
+            opened[0].write(rules)
+            opened[0].seek(0)
+            job["own_fds"] = [opened[0].fileno()]
+        size = min(limits.file_mb, 64) * warden.MIB
+        job["command"] = _bwrap_command(argv, readable, writable, cwd, env, size, opened[0].fileno() if opened else -1)
         job["overhead"] = 2
     elif backend == "seatbelt":
         job["command"] = _seatbelt_command(argv, readable, writable)
     ours, theirs = socket.socketpair()
-    opened: list[Any] = []
     try:
         popen = subprocess.Popen(
             [sys.executable, "-I", *(["-S"] if sys.platform.startswith("linux") else []), warden.__file__, str(theirs.fileno()), str(os.getpid())],
             stdin=_open(stdin, "rb", opened), stdout=_open(stdout, "wb", opened), stderr=_open(stderr, "wb", opened),
-            pass_fds=[theirs.fileno(), *pass_fds], start_new_session=True, cwd="/", env={"PATH": os.defpath},
+            pass_fds=[theirs.fileno(), *pass_fds, *job["own_fds"]], start_new_session=True, cwd="/", env={"PATH": os.defpath},
         )  # fmt: skip
     except OSError as error:
         ours.close()

@@ -20,6 +20,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 LINUX = sys.platform.startswith("linux")
 MIB = 1 << 20
@@ -40,14 +41,20 @@ def descendants(root: int) -> list[int]:
             return []
     found, queue = [], [root]
     while queue:
-        pid = queue.pop()
-        try:
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{thread}/children") as f:
-                    queue.extend(new := [int(p) for p in f.read().split()])
-                    found.extend(new)
-        except OSError:
-            continue
+        queue.extend(new := children(queue.pop()))
+        found.extend(new)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Pids of the children of ``pid`` on Linux; none elsewhere."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as f:
+                found.extend(map(int, f.read().split()))
+    except OSError:
+        pass
     return found
 
 
@@ -85,20 +92,42 @@ def proportional(pid: int) -> int:
 
 
 def kill_tree(root: int, patience: float = 5.0) -> None:
-    """SIGKILL everything below ``root`` until nothing is left. Stops first, so that nothing can fork its way out."""
+    """SIGKILL everything below ``root`` until nothing is left.
+
+    From the top down, since killing a namespace's first process ends all of it at once, and by process group, which
+    the kernel does in one go, so that nothing can fork its way out.
+    """
     end = time.monotonic() + patience
-    while time.monotonic() < end:
+    first = True
+    while first or time.monotonic() < end:
+        if first and _program:
+            for pid in [_program, *children(_program)]:
+                _kill(os.kill, pid)
+        first = False
         alive = [p for p in descendants(root) if usage(p) is not None]
         if not alive:
             return
-        for sig in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in alive:
-                try:
-                    os.kill(pid, sig)
-                except OSError:
-                    pass
+        groups = {g for p in alive if (g := _group(p)) not in (None, os.getpgid(0), os.getpgid(root))}
+        for group in groups:
+            _kill(os.killpg, group)
+        for pid in alive:
+            _kill(os.kill, pid)
         _reap()
         time.sleep(0.002)
+
+
+def _kill(how: Callable[[int, int], None], pid: int) -> None:
+    try:
+        how(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
 
 
 def _reap() -> None:
@@ -150,12 +179,12 @@ def limit_self(limits: dict) -> None:
             pass
 
 
-def start_command(command: list[str], job: dict) -> tuple[int, callable]:
+def start_command(command: list[str], job: dict) -> tuple[int, Callable[[], int]]:
     """Fork and exec ``command``; returns its pid and a function that waits for its exit status."""
     pid = os.fork()
     if pid == 0:
         try:
-            keep = {0, 1, 2, *job["fds"]}
+            keep = {0, 1, 2, *job["fds"], *job["own_fds"]}
             for fd in os.listdir("/dev/fd"):
                 if int(fd) not in keep:
                     try:
@@ -163,8 +192,9 @@ def start_command(command: list[str], job: dict) -> tuple[int, callable]:
                     except OSError:
                         pass
             cpu = job["limits"]["cpu_seconds"]
-            resource.setrlimit(resource.RLIMIT_CPU, (cpu + 2, cpu + 2))
-            os.setpgid(0, 0)
+            if cpu < 1e9:
+                resource.setrlimit(resource.RLIMIT_CPU, (int(cpu) + 2, int(cpu) + 2))
+            os.setsid()
             os.chdir(job["cwd"])
             os.execve(command[0], command, job["env"])
         except BaseException as error:
@@ -177,7 +207,7 @@ def start_command(command: list[str], job: dict) -> tuple[int, callable]:
     return pid, wait
 
 
-def start_sandlock(job: dict) -> tuple[int, callable]:
+def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
     """Start under sandlock, which closes every descriptor above 2: others travel over a socket on descriptor 0."""
     sys.path.append(job["sandlock"])
     import sandlock
@@ -273,7 +303,7 @@ class Watch:
             return f"output: {output // MIB} MB, allowed {limits['output_mb']} MB"
         if now > self.next_files:
             files = self._files() - self.files
-            self.next_files = now + max(0.2, 20 * (time.monotonic() - now))
+            self.next_files = now + max(0.05, 20 * (time.monotonic() - now))
             if files > limits["file_mb"] * MIB:
                 return f"output: {files // MIB} MB of files, allowed {limits['file_mb']} MB"
         return ""
@@ -307,7 +337,7 @@ def main() -> int:
         say(failed=f"{type(error).__name__}: {error}")
         return 1
     say(started=_program)
-    for fd in job["fds"]:
+    for fd in (*job["fds"], *job["own_fds"]):
         os.close(fd)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -341,7 +371,7 @@ def main() -> int:
     if not killed and not limit and (output := watch.exceeded()).startswith(("output", "cpu")):
         say(limit=output)
     select.select([ended_r], [], [], 5)
-    say(exit=status[0] if status else -9)
+    say(exit=-signal.SIGKILL if limit or killed or not status else status[0])
     return 0
 
 
