@@ -71,7 +71,9 @@ class TrajectoryWriter:
             self._file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
             self._file.flush()
         except OSError as error:
-            raise StoreError(f"trajectory: cannot append to {self.path}: {error.strerror}. Free some space and resume the run.") from error
+            raise StoreError(
+                f"trajectory: cannot append to {self.path}: {error.strerror}. Free some space and resume the run."
+            ) from error
         self._next += 1
         return event["id"]
 
@@ -80,7 +82,9 @@ class TrajectoryWriter:
         try:
             self._file.close()
         except OSError as error:
-            raise StoreError(f"trajectory: cannot finish {self.path}: {error.strerror}. Free some space and resume the run.") from error
+            raise StoreError(
+                f"trajectory: cannot finish {self.path}: {error.strerror}. Free some space and resume the run."
+            ) from error
 
 
 class Trajectory:

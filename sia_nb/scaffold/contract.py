@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import SiaError
 
-CONTRACT = '''\
+CONTRACT = """\
 A scaffold is one Python file, agent.py, standard library only, that defines
 
     SYSTEM_PROMPT: str
@@ -37,7 +37,7 @@ env offers
 
 env raises BudgetExhausted (a RuntimeError, also env.BudgetExhausted) when a cap is spent. There is no
 network and no file to read but the working directory.
-'''
+"""
 
 REQUIRED = {"build_prompt": 1, "extract": 1, "run": 1}
 MAX_BYTES = 200_000
@@ -67,13 +67,17 @@ def check(source: str) -> None:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
-        raise ScaffoldError(f"agent.py: syntax error{f' in line {line}' if line else ''}: {getattr(error, 'msg', error)}") from None
+        raise ScaffoldError(
+            f"agent.py: syntax error{f' in line {line}' if line else ''}: {getattr(error, 'msg', error)}"
+        ) from None
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     for name, count in REQUIRED.items():
         if name not in functions:
             raise ScaffoldError(f"agent.py: function '{name}' is missing; expected {name} with {count} argument(s)")
         if len(functions[name].args.args) < count:
-            raise ScaffoldError(f"agent.py: function '{name}' takes {len(functions[name].args.args)} argument(s), expected {count}")
+            raise ScaffoldError(
+                f"agent.py: function '{name}' takes {len(functions[name].args.args)} argument(s), expected {count}"
+            )
     assigned = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
     assigned |= {n.target.id for n in tree.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
     if "SYSTEM_PROMPT" not in assigned:

@@ -60,7 +60,9 @@ class Space:
         spec = {}
         for field in self.fields:
             if field.name not in value:
-                raise InvalidSolution("missing_field", f"field '{field.name}' is missing; expected one of {', '.join(field.tokens)}")
+                raise InvalidSolution(
+                    "missing_field", f"field '{field.name}' is missing; expected one of {', '.join(field.tokens)}"
+                )
             match = [v for v in field.values if _same(v, value[field.name])]
             if not match:
                 raise InvalidSolution(

@@ -1,0 +1,293 @@
+"""The run folder: the one module that knows where a run keeps what.
+
+Everything is written to a temporary name, flushed and renamed; a phase is done when its mark
+(``<phase>.done.json``, with the hashes of what it wrote) is there, and only then. What a killed phase
+left behind is overwritten by the next try.
+
+    run.json              config, seed, versions, commit, hardware, data checksums
+    agent_calls.jsonl     what the agents were asked and answered
+    ledger.jsonl          what each phase spent
+    step_001/             A_1 and all that came of it; step g holds A_g
+      scaffold/agent.py   origin.json  trajectory.jsonl  metrics.json
+      decision.json  improvement.md  notebooks/  *.done.json
+    report.json           written once, when the sealed test is opened
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .config import RunConfig, validate
+from .errors import ConfigError, StoreError
+
+FORMAT = 1
+ROOT = Path(__file__).resolve().parent.parent
+_VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "papermill", "anthropic", "sandlock")
+
+
+def data_dir() -> Path:
+    """Where data and models live: ``$SIA_DATA``, else ``data/`` beside the package."""
+    return Path(os.environ.get("SIA_DATA") or ROOT / "data")
+
+
+def results_dir() -> Path:
+    """Where results live: ``$SIA_RESULTS``, else ``results/`` beside the package."""
+    return Path(os.environ.get("SIA_RESULTS") or ROOT / "results")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        StoreError: the disk is full, or the folder is missing or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        what = "the disk is full; free some space" if error.errno == errno.ENOSPC else f"{error.strerror}; check the folder"
+        raise StoreError(
+            f"{path}: cannot be written: {what}, then `python -m sia_nb resume RUN`. What was done so far is kept."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``write_atomic`` of indented JSON."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``.
+
+    Raises:
+        StoreError: missing or damaged; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} is missing; is this a run folder, and has the phase that writes it run?") from None
+    except (ValueError, OSError) as error:
+        raise StoreError(f"{path} is damaged: {error}. Delete the step's folder and resume the run.") from None
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            h.update(block)
+    return h.hexdigest()
+
+
+def commit() -> str:
+    """The checked-out commit, with ``+`` if the tree has changes; "unknown" outside git."""
+    try:
+        run = lambda *a: subprocess.run(["git", "-C", str(ROOT), *a], capture_output=True, text=True, timeout=10)
+        head = run("rev-parse", "--short=12", "HEAD")
+        if head.returncode:
+            return "unknown"
+        return head.stdout.strip() + ("+" if run("status", "--porcelain", "--untracked-files=no").stdout.strip() else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+def hardware() -> str:
+    """This machine in one line: processor, cores, memory."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, IndexError):
+        cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def provenance() -> dict[str, Any]:
+    """What a number needs to be traced: commit, versions, hardware, time."""
+    versions = {"sia_nb": __version__, "python": platform.python_version()}
+    for name in _VERSIONED:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "commit": commit(),
+        "versions": versions,
+        "hardware": hardware(),
+        "platform": sys.platform,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path).resolve()
+        raw = read_json(self.path / "run.json")
+        if raw.get("format") != FORMAT:
+            raise StoreError(
+                f"{self.path / 'run.json'}: format {raw.get('format')!r}, expected {FORMAT}; it was written by another version"
+            )
+        try:
+            self.config: RunConfig = validate(raw["config"])
+        except (ConfigError, KeyError, TypeError) as error:
+            raise StoreError(f"{self.path / 'run.json'} holds no valid config: {error}") from None
+        self.info: dict[str, Any] = raw
+        self._lock = None
+
+    # -- making and opening ------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, config: RunConfig, path: Path | None = None) -> Run:
+        """A new run folder, or the one at ``path`` if it holds the same config.
+
+        Raises:
+            StoreError: ``path`` holds a run of another config, or something else.
+        """
+        path = Path(path) if path else results_dir() / "runs" / run_name(config)
+        if (path / "run.json").exists():
+            run = cls(path)
+            if run.config != config:
+                changed = [k for k, v in config if getattr(run.config, k) != v]
+                raise StoreError(
+                    f"{path} holds a run with other parameters ({', '.join(changed)}). Name another folder, or resume it as it is."
+                )
+            return run
+        if path.exists() and any(path.iterdir()):
+            raise StoreError(f"{path} is not empty and holds no run.json; name an empty or new folder")
+        write_json(
+            path / "run.json", {"format": FORMAT, "config": config.model_dump(), **provenance(), "data": {}, "notices": []}
+        )
+        return cls(path)
+
+    def update(self, **changes: Any) -> None:
+        """Add to run.json, e.g. data checksums or a notice; the config never changes."""
+        self.info.update(changes)
+        write_json(self.path / "run.json", self.info)
+
+    def notice(self, text: str) -> None:
+        """A sentence that stays in the run's provenance, once."""
+        if text and text not in self.info["notices"]:
+            self.update(notices=[*self.info["notices"], text])
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Hold the folder: a second process is refused.
+
+        Raises:
+            StoreError: another process is working in it.
+        """
+        handle = open(self.path / ".lock", "a+")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            holder = handle.read().strip()
+            handle.close()
+            raise StoreError(f"{self.path} is in use by process {holder or '?'}; wait for it, or name another folder") from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        try:
+            yield self
+        finally:
+            handle.close()
+
+    # -- steps and phases --------------------------------------------------------------------------
+
+    def step(self, g: int) -> Path:
+        """The folder of step g (g ≥ 1)."""
+        return self.path / f"step_{g:03d}"
+
+    def steps(self) -> list[int]:
+        """The steps that have a scaffold, in order."""
+        return sorted(int(p.parent.parent.name[5:]) for p in self.path.glob("step_*/scaffold/agent.py"))
+
+    def done(self, g: int, phase: str) -> bool:
+        """Whether the phase's mark is there and what it wrote is unharmed.
+
+        Raises:
+            StoreError: a file it wrote was altered or lost.
+        """
+        mark = self.step(g) / f"{phase}.done.json"
+        if not mark.exists():
+            return False
+        for name, digest in read_json(mark)["files"].items():
+            file = self.path / name
+            if not file.exists() or sha256(file) != digest:
+                raise StoreError(
+                    f"{file} is {'altered' if file.exists() else 'missing'} since its phase '{phase}' of step {g} ended. Delete {mark} to run that phase again."
+                )
+        return True
+
+    def finish(self, g: int, phase: str, files: list[Path]) -> None:
+        """Set the phase's mark, with the hashes of what it wrote."""
+        write_json(
+            self.step(g) / f"{phase}.done.json",
+            {"phase": phase, "files": {str(f.relative_to(self.path)): sha256(f) for f in files}},
+        )
+
+    def scaffold(self, g: int) -> str:
+        """A_g's source."""
+        try:
+            return (self.step(g) / "scaffold" / "agent.py").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise StoreError(f"step {g} of {self.path} has no scaffold yet; run the phase before it first") from None
+
+    def metrics(self, g: int) -> dict[str, Any]:
+        """E_g."""
+        return read_json(self.step(g) / "metrics.json")
+
+    def origin(self, g: int) -> dict[str, Any]:
+        """What produced A_g: action, parent step, edits."""
+        return read_json(self.step(g) / "origin.json")
+
+    def executed(self) -> list[int]:
+        """The steps whose execution is done."""
+        return [g for g in self.steps() if (self.step(g) / "run.done.json").exists()]
+
+    def progress(self, what: str, done: float, total: float) -> None:
+        """Tell whoever watches how far the phase in hand is; never an error."""
+        with contextlib.suppress(StoreError):
+            write_json(self.path / ".progress.json", {"what": what, "done": done, "total": total})
+
+
+def run_name(config: RunConfig) -> str:
+    """The folder name of a run with this config: readable, and one config has one name."""
+    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode()).hexdigest()[:6]
+    return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
+
+
+def find_run(name: str) -> Run:
+    """The run called ``name``: a path, or a folder name under results/runs or results/reference.
+
+    Raises:
+        StoreError: there is none; the message names the nearest.
+    """
+    from .errors import nearest
+
+    candidates = [Path(name), results_dir() / "runs" / name]
+    for path in candidates:
+        if (path / "run.json").exists():
+            return Run(path)
+    known = [p.parent.name for p in sorted((results_dir() / "runs").glob("*/run.json"))]
+    raise StoreError(
+        f"no run called '{name}'.{nearest(name, known)} Known: {', '.join(known) or 'none yet; `python -m sia_nb run` makes one'}."
+    )
