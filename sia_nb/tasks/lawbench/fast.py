@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 
 from . import features, models, second
 from .counts import atoms_of, load
-from .files import Layout
 from .solution import Base, bases
 
 FREQUENT = 100
-ITERATIONS = 15
-FOLD_ITERATIONS = 6
+STEPS, FOLD_STEPS = 20, 8
+STILL = 2e-3
 
 
 class Recent:
@@ -43,10 +43,10 @@ class Recent:
 
 
 class Engine:
-    """Predictions of specs from one split's counts; remembers weighted views, kernels and base scores."""
+    """Predictions of specs from one folder of counts; remembers weighted views, kernels and base scores."""
 
-    def __init__(self, layout: Layout, y: np.ndarray):
-        self.layout, self.y = layout, y
+    def __init__(self, folder: Path, y: np.ndarray):
+        self.folder, self.y = folder, y
         self._atoms = Recent(5)
         self._weighted = Recent(4)
         self._kernels = Recent(6)
@@ -54,7 +54,7 @@ class Engine:
         self._held = Recent(64)
 
     def predict(self, spec: dict[str, Any]) -> np.ndarray:
-        """Class numbers of the dev texts, int [m]."""
+        """Class numbers of the new texts, int [m]."""
         members, level2 = bases(spec), spec["level2"]
         if level2 == "none":
             return second.plain_sum([self.base(b, held=False)[1] for b in members]).argmax(axis=1)
@@ -91,7 +91,7 @@ class Engine:
         return self._weighted.get((b.view, b.tf, b.idf, b.min_df, b.select), lambda: self._weigh(b))
 
     def _weigh(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-        parts = [self._atoms.get(a, lambda a=a: load(self.layout, a, len(self.y))) for a in atoms_of(b.view)]
+        parts = [self._atoms.get(a, lambda a=a: load(self.folder, a, len(self.y))) for a in atoms_of(b.view)]
         train, new = (sp.hstack(side, format="csr") if len(parts) > 1 else side[0] for side in zip(*parts, strict=True))
         columns = features.chosen_columns(train, self.y, b.min_df, b.select)
         if len(columns) < train.shape[1]:
@@ -147,13 +147,13 @@ def svc(
     """
     K, N = K + np.float32(1), N + np.float32(1)
     solve = Squared(K, y, weights, strength)
-    dual, f = solve(np.arange(len(y)), ITERATIONS)
+    dual, f = solve(np.arange(len(y)), STEPS)
     scores = np.full(f.shape, np.float32(-1))
     if held:
         fold = models.folds(y)
         for i in range(models.FOLDS):
             rows, out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-            fold_dual, _ = solve(rows, FOLD_ITERATIONS)
+            fold_dual, _ = solve(rows, FOLD_STEPS)
             part = K[np.ix_(out, rows)] @ fold_dual
             part[:, np.bincount(y[rows], minlength=len(weights)) == 0] = -1
             scores[out] = part
@@ -167,7 +167,8 @@ class Squared:
         self.K, self.y, self.weights, self.strength = K, y, weights, np.float32(strength)
 
     def __call__(self, rows: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dual coefficients and train scores, both [len(rows), k], after a fixed number of steps."""
+        """Dual coefficients and train scores, both [len(rows), k], once a step moves them by less
+        than ``STILL`` (root mean square), at most ``steps``."""
         y, full = self.y[rows], len(rows) == len(self.y)
         own = self.weights[y].astype(np.float32)
         slack = 1 / (2 * self.strength * np.maximum(own, 1))
@@ -185,7 +186,10 @@ class Squared:
             step = target - slack[:, None] * dual
             ahead = (1 + np.sqrt(1 + 4 * t * t)) / 2
             look = step + np.float32((t - 1) / ahead) * (step - f)
+            moved = float(np.sqrt(np.mean((step - f) ** 2)))
             f, t = step, ahead
+            if moved < STILL:
+                break
         return dual, f
 
 

@@ -22,7 +22,7 @@ from .files import Layout, read_json, sha256, write_json
 from .process import Failed, SpecWorker, run_code
 from .solution import SPACE, bases, check_code
 
-METHOD = 1
+METHOD = 2
 CODE_SECONDS, CODE_MEMORY = 120.0, 4000
 FULL_SECONDS, FULL_MEMORY = 1800.0, 8000
 
@@ -91,7 +91,7 @@ class LawBenchVerifier:
         self.cache_dir = Path(cache_dir)
         self.unsafe = unsafe_no_sandbox
         self.code_seconds, self.code_memory_mb = code_seconds, code_memory_mb
-        self._idle = [SpecWorker(self.layout) for _ in range(max(1, workers))]
+        self._idle = [SpecWorker(self.layout.public) for _ in range(max(1, workers))]
         self._all = list(self._idle)
         self._free = threading.Semaphore(len(self._idle))
         self._known: dict[str, dict[str, Any]] = {}
@@ -121,8 +121,8 @@ class LawBenchVerifier:
         hits = [[float(p == y) for p, y in zip(self._pred[i], self._labels, strict=True)] for i in (a, b)]
         return macro_se([x - z for x, z in zip(*hits, strict=True)], self._labels)
 
-    def seal(self, solution: Solution) -> dict[str, float]:
-        """Fit on train + dev, score on the sealed test.
+    def seal(self, solution: Solution, *, compiled: bool = False) -> dict[str, float]:
+        """Fit on train + dev, score on the sealed test; a spec by its compiled source where ``compiled``.
 
         Returns:
             top1, top1_se, macro, top1_without_copies (texts that also stand in train left out), n.
@@ -130,11 +130,19 @@ class LawBenchVerifier:
         Raises:
             InvalidSolution: the solution does not run; kind says why.
         """
-        train, dev = (read_json(self.layout.public / f"{s}.json", self._manifest["files"][f"{s}.json"]) for s in ("train", "dev"))
         test = read_json(self.layout.test, self._manifest["sealed"]["test.json"])
-        labels = train["labels"] + self._labels
         try:
-            pred = self._code(solution, train["texts"] + dev["texts"], labels, test["texts"])
+            if solution.dialect == "spec" and not compiled:
+                worker = SpecWorker(self.layout.report)
+                try:
+                    pred, _ = worker.predict(SPACE.parse(solution.text))
+                finally:
+                    worker.close()
+            else:
+                train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
+                rows = zip(train["ids"] + dev["ids"], train["texts"] + dev["texts"], train["labels"] + self._labels, strict=True)
+                _, texts, labels = zip(*sorted(rows), strict=True)
+                pred = self._code(solution, list(texts), list(labels), test["texts"])
         except Failed as error:
             raise InvalidSolution(error.kind, str(error)) from error
         hits = [p == y for p, y in zip(pred, test["labels"], strict=True)]
