@@ -13,7 +13,20 @@ from ..errors import StoreError
 from ..store import Run, read_json, results_dir, write_atomic
 from .paper import ARMS, PAPER
 
-COLUMNS = ["task", "arm", "metric", "value", "low", "high", "seeds", "verifier_calls", "sampled_tokens", "hardware", "source", "run"]
+COLUMNS = [
+    "task",
+    "arm",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "seeds",
+    "verifier_calls",
+    "sampled_tokens",
+    "hardware",
+    "source",
+    "run",
+]
 
 
 @dataclass(frozen=True)
