@@ -22,7 +22,7 @@ def make(path: Path, *cells: str) -> Path:
         {"cell_type": "code", "id": f"c{n}", "metadata": {"tags": ["parameters"]} if n == 0 else {}, "source": c, "outputs": [], "execution_count": None}
         for n, c in enumerate(cells)
     ]
-    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}))
     return path
 
 
