@@ -1,0 +1,61 @@
+"""The task LawBench: 191 charges of Chinese criminal law from the text of the case (paper §4.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..base import Instance, Solution
+from .solution import FALLBACK, SPACE, parse
+
+
+class LawBench:
+    """Ties specification, space, data, verifier and reference together."""
+
+    name = "lawbench"
+    title = "LawBench, 191 charges"
+    metric = "macro accuracy on dev"
+    report_metric = "top1"
+    space = SPACE
+    instances = (
+        Instance("all191", "All 191 charges; at most 20 train texts for each charge, fewest 1; case texts of a few hundred characters."),
+    )
+
+    def spec_text(self) -> str:
+        """U, with the space and one example, the fallback."""
+        from .verifier import CODE_MEMORY, CODE_SECONDS
+
+        text = Path(__file__).with_name("spec.md").read_text(encoding="utf-8")
+        return text.format(space=SPACE.describe(), fallback=SPACE.dump(FALLBACK), seconds=CODE_SECONDS, memory=CODE_MEMORY)
+
+    def reference(self) -> str:
+        """R: word counts and naive Bayes at the library's defaults, as a program."""
+        return self.compile(self.fallback())
+
+    def fallback(self) -> Solution:
+        """R as a spec."""
+        return Solution("spec", SPACE.dump(FALLBACK))
+
+    def parse(self, text: str) -> Solution:
+        """The solution in ``text``; see ``solution.parse``."""
+        return parse(text)
+
+    def compile(self, solution: Solution) -> str:
+        """The Python that a solution stands for."""
+        if solution.dialect == "code":
+            return solution.text
+        from .compile import compile_spec
+
+        return compile_spec(SPACE.parse(solution.text))
+
+    def fetch(self, data_dir: Path, seed: int = 0) -> dict[str, Any]:
+        """Download, check, split and count what is not there yet; see ``data.fetch``."""
+        from .data import fetch
+
+        return fetch(Path(data_dir), seed)
+
+    def verifier(self, data_dir: Path, cache_dir: Path, *, workers: int = 1, unsafe_no_sandbox: bool = False, seed: int = 0):
+        """A ``LawBenchVerifier`` on prepared data."""
+        from .verifier import LawBenchVerifier
+
+        return LawBenchVerifier(data_dir, cache_dir, seed=seed, workers=workers, unsafe_no_sandbox=unsafe_no_sandbox)

@@ -1,0 +1,67 @@
+"""The process that answers specs: it keeps the counts, kernels and scores of one split in memory.
+
+Talks over one inherited socket, each message a 4-byte big-endian length and JSON:
+
+    → {"spec": {...}}       ← {"pred": [class number of every dev text], "seconds": s}  or  {"error": text}
+
+It has train labels and dev texts' counts, no dev label. It ends when the socket closes. Run by
+``process.SpecWorker`` only.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def send(to: socket.socket, message: dict[str, Any]) -> None:
+    """Write one message."""
+    data = json.dumps(message, ensure_ascii=False).encode()
+    to.sendall(len(data).to_bytes(4, "big") + data)
+
+
+def receive(source: socket.socket) -> dict[str, Any] | None:
+    """Read one message; None where the other side has closed."""
+    head = _exactly(source, 4)
+    data = _exactly(source, int.from_bytes(head, "big")) if head else None
+    return json.loads(data) if data else None
+
+
+def _exactly(source: socket.socket, count: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < count:
+        part = source.recv(min(count - len(data), 1 << 20))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
+
+
+def main(fd: int, data_dir: str, seed: int) -> None:
+    """Serve until the socket closes."""
+    import numpy as np
+
+    from .fast import Engine
+    from .files import Layout, read_json
+
+    layout = Layout(Path(data_dir), seed)
+    engine = Engine(layout, np.array(read_json(layout.public / "train.json")["labels"]))
+    with socket.socket(fileno=fd) as host:
+        send(host, {"ready": True})
+        while (request := receive(host)) is not None:
+            began = time.perf_counter()
+            try:
+                answer = {"pred": engine.predict(request["spec"]).tolist(), "seconds": time.perf_counter() - began}
+            except MemoryError:
+                raise
+            except Exception as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            send(host, answer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
