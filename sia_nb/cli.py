@@ -185,7 +185,7 @@ def _data(args: argparse.Namespace, _: list[str]) -> None:
     from .tasks import get_task
 
     report = get_task(args.task).fetch(data_dir(), seed=args.seed)
-    for name, digest in report["checksums"].items():
+    for name, digest in report["files"].items():
         print(f"{digest[:16]}  {name}")
 
 

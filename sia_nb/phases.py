@@ -315,12 +315,12 @@ def _open_seal(task: Task, verifier: Verifier, solution: Solution | None, full: 
 def prepare_data(run: Run) -> dict[str, Any]:
     """The task's data, fetched and checked if need be; its checksums go into run.json."""
     info = get_task(run.config.task).fetch(data_dir(), seed=run.config.seed)
-    if run.info["data"] != info["checksums"]:
+    if run.info["data"] != info["files"]:
         if run.info["data"]:
             raise StoreError(
                 f"{run.path / 'run.json'}: the run was made with other data (checksums differ); restore it or start a new run"
             )
-        run.update(data=info["checksums"])
+        run.update(data=info["files"])
     return info
 
 
