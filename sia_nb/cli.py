@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = parser.add_subparsers(dest="command", metavar="command")
 
     def command(name: str, function, text: str) -> argparse.ArgumentParser:
-        p = sub.add_parser(name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        p = sub.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
         p.set_defaults(function=function)
         return p
 

@@ -50,7 +50,8 @@ def test_config_is_frozen():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "value"), [("steps", "12", 12), ("seconds", "1.5", 1.5), ("unsafe_no_sandbox", "true", True), ("agent", "claude", "claude")]
+    ("name", "text", "value"),
+    [("steps", "12", 12), ("seconds", "1.5", 1.5), ("unsafe_no_sandbox", "true", True), ("agent", "claude", "claude")],
 )
 def test_command_line_values(name, text, value):
     assert parse_value(name, text) == value
@@ -62,7 +63,11 @@ def test_bad_command_line_values(name, text):
         parse_value(name, text)
 
 
-_json = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s), max_leaves=5)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda s: st.lists(s) | st.dictionaries(st.text(), s),
+    max_leaves=5,
+)
 
 
 @given(st.dictionaries(st.sampled_from(list(RunConfig.model_fields)) | st.text(), _json))

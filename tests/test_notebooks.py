@@ -19,10 +19,26 @@ ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 def make(path: Path, *cells: str) -> Path:
     """A notebook whose first cell holds the parameters."""
     made = [
-        {"cell_type": "code", "id": f"c{n}", "metadata": {"tags": ["parameters"]} if n == 0 else {}, "source": c, "outputs": [], "execution_count": None}
+        {
+            "cell_type": "code",
+            "id": f"c{n}",
+            "metadata": {"tags": ["parameters"]} if n == 0 else {},
+            "source": c,
+            "outputs": [],
+            "execution_count": None,
+        }
         for n, c in enumerate(cells)
     ]
-    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(
+        json.dumps(
+            {
+                "cells": made,
+                "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+                "nbformat": 4,
+                "nbformat_minor": 5,
+            }
+        )
+    )
     return path
 
 
@@ -46,14 +62,24 @@ def test_each_notebook_is_thin_stripped_and_parameterised(path):
 
 
 def test_there_is_a_notebook_for_each_phase():
-    assert {p.stem for p in ALL} >= {"00_quickstart", "01_init_scaffold", "02_run_generation", "03_feedback_decision", "05_ablation_figures"}
+    assert {p.stem for p in ALL} >= {
+        "00_quickstart",
+        "01_init_scaffold",
+        "02_run_generation",
+        "03_feedback_decision",
+        "05_ablation_figures",
+    }
 
 
 def test_unknown_and_ill_typed_parameters_are_refused(folder):
     path = make(folder / "a.ipynb", "steps: int = 3  # how many\nname: str = 'x'  # = a # trap\nrate: float = 0.5  # r")
     assert parameters(path) == {"steps": 3, "name": "x", "rate": 0.5}
     check_parameters(path, {"steps": 4, "rate": 1})
-    for bad, parts in (({"step": 4}, ["step", "Did you mean 'steps'?"]), ({"steps": "4"}, ["steps", "str", "int"]), ({"steps": True}, ["bool"])):
+    for bad, parts in (
+        ({"step": 4}, ["step", "Did you mean 'steps'?"]),
+        ({"steps": "4"}, ["steps", "str", "int"]),
+        ({"steps": True}, ["bool"]),
+    ):
         with pytest.raises(ConfigError) as error:
             check_parameters(path, bad)
         assert all(p in str(error.value) for p in parts)
@@ -98,7 +124,11 @@ def test_a_dying_kernel_is_an_error_and_not_a_hang(folder):
 
 
 def test_a_time_out_ends_the_kernel_too(folder):
-    make(folder / "a.ipynb", "x: int = 1  # x", f"open({str(folder / 'pid')!r}, 'w').write(str(__import__('os').getpid()))\nimport time; time.sleep(600)")
+    make(
+        folder / "a.ipynb",
+        "x: int = 1  # x",
+        f"open({str(folder / 'pid')!r}, 'w').write(str(__import__('os').getpid()))\nimport time; time.sleep(600)",
+    )
     with pytest.raises(NotebookError, match="time-out of 12 s"):
         execute("a", {}, folder / "out.ipynb", timeout=12)
     pid = int((folder / "pid").read_text())

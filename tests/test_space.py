@@ -12,7 +12,11 @@ from sia_nb.errors import InvalidSolution
 from sia_nb.tasks.space import Field, Space
 
 SPACE = Space(
-    [Field("kind", ("a", "ab", "b"), "which"), Field("size", (0.5, 1, 20), "how much", ordered=True), Field("on", (True, False, None), "switch")]
+    [
+        Field("kind", ("a", "ab", "b"), "which"),
+        Field("size", (0.5, 1, 20), "how much", ordered=True),
+        Field("on", (True, False, None), "switch"),
+    ]
 )
 
 

@@ -40,7 +40,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "x"
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"format": 99, "config": {}}', '{"format": 1}', '{"format": 1, "config": {"steps": "no"}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"format": 99, "config": {}}', '{"format": 1}', '{"format": 1, "config": {"steps": "no"}}']
+)
 def test_a_damaged_run_json_names_the_file(run, text):
     (run.path / "run.json").write_text(text)
     with pytest.raises(StoreError, match="run.json"):

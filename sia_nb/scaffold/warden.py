@@ -278,7 +278,7 @@ class Watch:
         return total
 
     def exceeded(self) -> str:
-        """"" or ``what: detail`` for the first limit that is passed."""
+        """ "" or ``what: detail`` for the first limit that is passed."""
         limits, now = self.limits, time.monotonic()
         if now - self.start > limits["wall_seconds"]:
             return f"wall: more than {limits['wall_seconds']:g} s"

@@ -55,7 +55,15 @@ class SpecWorker:
         ours, theirs = socket.socketpair()
         self._folder = tempfile.mkdtemp(prefix="lawbench-")
         try:
-            argv = [sys.executable, "-c", BOOT, str(PACKAGE), str(theirs.fileno()), str(self.layout.data_dir.resolve()), str(self.layout.seed)]
+            argv = [
+                sys.executable,
+                "-c",
+                BOOT,
+                str(PACKAGE),
+                str(theirs.fileno()),
+                str(self.layout.data_dir.resolve()),
+                str(self.layout.seed),
+            ]
             self._process = launch(
                 argv,
                 read=[self.layout.public.resolve()],
