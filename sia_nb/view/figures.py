@@ -105,6 +105,8 @@ def panel_from_data(ax: Any, *, rows: list[dict], title: str, ylabel: str) -> No
         paper = [r for r in rows if r["arm"] == arm and r["source"] == "paper"]
         if paper:
             ax.plot(x - 0.32, paper[0]["value"], "D", markerfacecolor="none", markeredgecolor="#D55E00", markersize=7)
+        if not any(r["arm"] == arm and r["source"] != "paper" for r in rows):
+            ax.text(x, 0.02, "no run of ours", ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
     previous = [r for r in rows if r["arm"] == "previous"]
     if previous:
         ax.axhline(previous[0]["value"], linestyle="--", color="#D55E00", linewidth=1)
@@ -117,7 +119,7 @@ def panel_from_data(ax: Any, *, rows: list[dict], title: str, ylabel: str) -> No
     if any(r["source"] == "reference" for r in rows):
         n = max(r["seeds"] for r in rows if r["source"] == "reference")
         handles.append(Patch(color="#666666", alpha=0.25, label=f"committed reference runs, {n} seeds"))
-    ax.set(title=title, ylabel=ylabel, ylim=(0, 1), xticks=range(len(arms)))
+    ax.set(title=title, ylabel=ylabel, ylim=(0, 1), xlim=(-0.6, len(arms) - 0.4), xticks=range(len(arms)))
     ax.set_xticklabels([ARM_NAMES[a] for a in arms])
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.1), fontsize=7.5, ncols=1)
 
