@@ -148,7 +148,7 @@ def launch(
     Raises:
         SandboxError: no usable backend, or the program could not be started.
     """
-    chosen = _choose(backend, trusted, unsafe)
+    chosen = choose(backend, trusted, unsafe)
     return _launch(
         chosen, list(map(str, argv)), read, write, limits or Limits(), pass_fds, env or {}, stdin, stdout, stderr
     )
@@ -187,7 +187,12 @@ def backends() -> dict[str, str]:
     return {name: probe(name) for name in NAMES}
 
 
-def _choose(backend: str | None, trusted: bool, unsafe: bool) -> str:
+def choose(backend: str | None, trusted: bool, unsafe: bool) -> str:
+    """The backend that ``launch`` would take with these arguments.
+
+    Raises:
+        SandboxError: there is none.
+    """
     if backend is not None:
         if backend not in NAMES:
             raise SandboxError(f"sandbox: no backend '{backend}'; expected one of {', '.join(NAMES)}.{nearest(backend, NAMES)}")
