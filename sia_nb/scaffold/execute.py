@@ -147,7 +147,7 @@ def _run(
 ) -> tuple[str, str]:
     """Serve the scaffold in the sandbox; returns how it ended and the sandbox's notice."""
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "agent.py").write_text(source, encoding="utf-8")
+    _put(workdir, source)
     with tempfile.TemporaryFile() as output:
         process, sock = _start("run", workdir, limits, backend, trusted, unsafe, output)
         with sock, process:
@@ -166,6 +166,14 @@ def _run(
             text = f"the process ended with exit code {process.poll()} before run returned"
             writer.write("error", where="process", message=text, traceback=said)
     return ended, process.notice
+
+
+def _put(workdir: Path, source: str) -> None:
+    """Write agent.py anew: an earlier scaffold may have left a link of that name, which must not be followed."""
+    path = workdir / "agent.py"
+    path.unlink(missing_ok=True)
+    with open(path, "x", encoding="utf-8") as f:
+        f.write(source)
 
 
 def _settle(process: sandbox.Process) -> None:
@@ -230,7 +238,7 @@ def call_scaffold(
             raise SandboxError(f"call_scaffold: no function '{name}'; expected build_prompt or extract")
     out: list[Called] = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
-        (Path(folder) / "agent.py").write_text(source, encoding="utf-8")
+        _put(Path(folder), source)
         process, sock = _start("call", Path(folder), limits, chosen, trusted, unsafe, output)
         with sock, process:
             sock.settimeout(limits.wall_seconds if limits.wall_seconds < math.inf else None)

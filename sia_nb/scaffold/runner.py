@@ -21,6 +21,7 @@ import types
 from typing import Any
 
 MAX_MESSAGE = 4 << 20  # bytes of one message's JSON
+MAX_DEPTH = 50
 FRAMES = 20  # of agent.py's own, in a traceback
 
 
@@ -66,11 +67,13 @@ class Channel:
             raise MessageError("the stream ends within a message")
         try:
             text = body.decode("utf-8")
-            message = json.loads(text, parse_constant=_no_constant)
+            message = json.loads(text, parse_constant=_finite, parse_float=_finite)
             if "\\ud" in text or "\\uD" in text:  # half a surrogate pair is no text that a file can hold
                 message = json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
         except (ValueError, RecursionError) as error:
             raise MessageError(f"no JSON: {str(error)[:80]}") from None
+        if _deeper(message, MAX_DEPTH):
+            raise MessageError(f"nested deeper than {MAX_DEPTH}")
         if not isinstance(message, dict):
             raise MessageError(f"a JSON {type(message).__name__} instead of an object")
         return message
@@ -96,8 +99,17 @@ class Channel:
         return out
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+def _finite(number: str) -> float:
+    value = float(number)
+    if value - value != 0.0:
+        raise ValueError(f"{number[:20]} is no finite number")
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    return levels == 0 or any(_deeper(v, levels - 1) for v in (value.values() if isinstance(value, dict) else value))
 
 
 class BudgetExhausted(RuntimeError):
