@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from playbook_simulator import Policy, Run, hill_climb, loop, toy
 
 

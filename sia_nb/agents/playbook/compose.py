@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...scaffold.contract import ScaffoldError, check
 from ..base import StepSummary, View
 from .diagnose import Finding
 from .edits import BY_NAME, EDITS, Edit
 from .tuning import tuning
 
 LIMIT = 2  # edits chosen in one step; what they build on comes on top
+LEAST = 0.05  # summed weight of findings below which an edit is not worth its risk
 
 
 @dataclass(frozen=True)
@@ -79,37 +81,49 @@ def _carried(view: View, failed: list[StepSummary]) -> tuple[str, ...]:
     return ()
 
 
-def _use(edit: Edit, findings: list[Finding], answered: set[str]) -> float:
-    return sum(f.weight * edit.calls[f.name] for f in findings if f.name in edit.calls and f.name not in answered)
-
-
 def _with_needs(edit: Edit, source: str) -> list[Edit]:
     """The edit after those it builds on that the source lacks."""
     out: list[Edit] = []
     for name in edit.needs:
-        need = BY_NAME[name]
-        if need.applicable(source):
-            out += [e for e in _with_needs(need, source) if e not in out]
+        if BY_NAME[name].applicable(source):
+            out += [e for e in _with_needs(BY_NAME[name], source) if e not in out]
     return [*out, edit]
 
 
+def _apply(chain: list[Edit], source: str) -> str | None:
+    """The source with the edits, or None where code by another hand lacks a place that one of them needs."""
+    try:
+        for edit in chain:
+            source = edit.apply(source)
+        check(source)
+    except (LookupError, ScaffoldError):
+        return None
+    return source
+
+
 def _greedy(source: str, findings: list[Finding], done: list[Edit], barred: set[frozenset[str]]) -> tuple[str, list[Finding]]:
+    """Add to ``done`` up to ``LIMIT`` edits by their use; returns the new source and the findings answered."""
+    open_weight = {f.name: f.weight for f in findings}
     answered: set[str] = set()
-    refused: set[str] = set()
     for _ in range(LIMIT):
-        while True:
-            ranked = [(_use(e, findings, answered), -i, e) for i, e in enumerate(EDITS) if e.name not in refused and e.applicable(source)]
-            ranked = [entry for entry in ranked if entry[0] > 0.05]
-            if not ranked:
-                return source, [f for f in findings if f.name in answered]
-            edit = max(ranked, key=lambda entry: entry[:2])[2]
-            chain = _with_needs(edit, source)
-            if frozenset(e.name for e in [*done, *chain]) not in barred:
-                break
-            refused.add(edit.name)
-        for part in chain:
-            if part.applicable(source):
-                source = part.apply(source)
-                done.append(part)
-                answered |= set(part.calls)
+        ranked = []
+        for edit in EDITS:
+            use = sum(open_weight[name] * share for name, share in edit.calls.items() if name in open_weight)
+            if use > LEAST and edit.applicable(source):
+                chain = _with_needs(edit, source)
+                if frozenset(e.name for e in [*done, *chain]) not in barred:
+                    ranked.append((use, chain))
+        if not ranked:
+            break
+        ranked.sort(key=lambda entry: -entry[0])
+        chain, changed = next(((c, new) for _, c in ranked if (new := _apply(c, source)) is not None), ([], None))
+        if changed is None:
+            break
+        source = changed
+        done += chain
+        for edit in chain:
+            for name, share in edit.calls.items():
+                if name in open_weight:
+                    answered.add(name)
+                    open_weight[name] *= 1 - share
     return source, [f for f in findings if f.name in answered]

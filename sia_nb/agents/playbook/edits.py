@@ -1,22 +1,21 @@
-"""The edits the playbook can make to a scaffold's code, each with the findings that call for it.
+"""The edits the playbook can make to a scaffold, each with the findings that call for it.
 
-An edit is applicable where the code has the place that it changes and does not have the change yet.
-``apply`` returns the new source; what an edit builds on is named in ``needs`` and comes first.
+An edit is applicable where the code has the place that it changes and does not have the change yet;
+``apply`` returns the new source. What an edit builds on is named in ``needs`` and comes first.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from . import parts, surgery
-from .surgery import add_constant, add_function, add_import, append, found, has, insert, set_docstring, substitute, wrap
+from . import operators as op
+from .surgery import calls, found, function
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of the code. ``calls`` maps a finding's name to how well the change answers it, 0 to 1."""
+    """One change of the code. ``calls`` maps a finding's name to the share of its weight that the change answers."""
 
     name: str
     calls: Mapping[str, float]
@@ -24,241 +23,208 @@ class Edit:
     expect: str  # what the next trajectory should show
     apply: Callable[[str], str]
     done: Callable[[str], bool]  # the code has it already
+    possible: Callable[[str], bool]  # the code has the place for it, once ``needs`` are in
     needs: tuple[str, ...] = ()
-    possible: Callable[[str], bool] = field(default=lambda source: True)
 
     def applicable(self, source: str) -> bool:
-        """The code has the place for it and not the change itself."""
+        """The code, or the code with what this edit builds on, has the place for it and not the change itself."""
         return not self.done(source) and self.possible(source)
 
 
-def _own(source: str) -> bool:
-    """The scaffold has the parts that the first draft has, by whatever hand."""
-    return found(source, "run", r"for solution in propose\(env, state\)") and found(source, "run", r"verdict = env\.evaluate")
+def _in(name: str, pattern: str) -> Callable[[str], bool]:
+    return lambda source: found(source, name, pattern)
 
 
 def _has(name: str) -> Callable[[str], bool]:
-    return lambda source: surgery.function(source, name) is not None
+    return lambda source: function(source, name) is not None
 
 
-def _part(source: str, name: str, before: str = "propose", *, named: str = "") -> str:
-    text = inspect.getsource(getattr(parts, name))
-    return add_function(source, text.replace(f"def {name}(", f"def {named or name}(", 1), before)
+def _own(source: str) -> bool:
+    """The scaffold has the first draft's shape: run scores what propose yields."""
+    return found(source, "run", r"for solution in propose\(env, state\)") and found(source, "run", r"verdict = env\.evaluate")
 
 
-def _constants(source: str, *names: str) -> str:
-    for name in names:
-        value, comment = parts.CONSTANTS[name]
-        source = add_constant(source, name, value, comment)
-    return source
+def _all(*tests: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda source: all(test(source) for test in tests)
 
 
-def structured_output(source: str) -> str:
-    """Let the decoder write nothing but specs."""
-    return surgery.add_keyword(source, "env.sample", "grammar", '"solution"')
+def _masked(source: str) -> bool:
+    return all(any(k.arg == "grammar" for k in call.keywords) for call in calls(source, "env.sample"))
 
 
-def use_whole_budget(source: str) -> str:
-    """One batch becomes rounds that go on while there are verifier calls."""
-    source = _constants(source, "ROUNDS")
-    source = wrap(source, "run", has(r"for solution in propose"), "for _ in range(ROUNDS):")
-    stop = 'if env.budget()["verifier_calls"] < 1:\n    break'
-    return insert(source, "run", has(r"for solution in propose"), stop, after=False)
-
-
-def remember(source: str) -> str:
-    """Keep the verdicts and pass over what was scored before."""
-    source = insert(source, "run", has(r"state = "), 'state["tried"] = {}  # verdicts by solution')
-    source = insert(source, "run", has(r"verdict = env\.evaluate"), 'if solution in state["tried"]:\n    continue', after=False)
-    return insert(source, "run", has(r"verdict = env\.evaluate"), 'state["tried"][solution] = verdict')
-
-
-def start_from_archive(source: str) -> str:
-    """Begin with the best solutions of earlier steps."""
-    text = """
-        for entry in env.archive:
-            state["best"].append({"solution": entry["solution"], "score": entry["score"]})
-            state["tried"][entry["solution"]] = {"score": entry["score"], "valid": True, "failure": ""}
-        """
-    return insert(source, "run", has(r"state\['tried'\] = \{\}"), text)
-
-
-def _source_of_proposals(*functions: str, constants: tuple[str, ...]) -> Callable[[str], str]:
-    """Add a generator (the last of ``functions``) with its helpers, and a line that yields from it."""
-
-    def apply(source: str) -> str:
-        source = _constants(source, *constants)
-        for name in functions:
-            source = _part(source, name)
-        source = append(source, "propose", f"yield from {functions[-1]}(env, state)")
-        return set_docstring(source, "Yield solutions to score: the policy's answers, then those made in code.", "propose")
-
-    return apply
-
-
-def screen_changes(source: str) -> str:
-    """Score the most promising of several changes, by an additive fit over the verdicts."""
-    source = _constants(source, "POOL", "SHRINK")
-    source = _part(source, "value_effects", "neighbours")
-    source = _part(source, "most_promising", "neighbours")
-    text = inspect.getsource(parts.screened_neighbours).replace("def screened_neighbours(", "def neighbours(", 1)
-    return surgery.replace_function(source, "neighbours", text)
-
-
-def screen_policy(source: str) -> str:
-    """Sample more than can be scored and score the most promising part."""
-    source = _constants(source, "SHRINK", "OVERSAMPLE")
-    source = _part(source, "read_spec")
-    source = _part(source, "value_effects")
-    source = _part(source, "most_promising")
-    call = surgery.calls(source, "env.sample")
-    assert call
-    source = source.replace("n=BATCH,", "n=BATCH * OVERSAMPLE,", 1)
-    text = """
-        answers = sorted({extract(text) for text in texts} - {None} - set(state["tried"]))
-        for _ in range(min(BATCH, len(answers))):
-            solution = most_promising(env, state, answers)
-            answers.remove(solution)
-            yield solution
-        """
-    return substitute(source, "propose", has(r"for text in texts"), text)
-
-
-def examples(source: str) -> str:
-    """Show the policy the best solutions with their scores."""
-    source = _constants(source, "EXAMPLES")
-    text = """
-        if state["best"]:
-            lines += ["", "Solutions so far, with their scores; give a better one:"]
-            lines += [f"{entry['score']:.4f}  {entry['solution']}" for entry in state["best"][:EXAMPLES]]
-        """
-    return insert(source, "build_prompt", has(r"lines\.append\(''\)"), text, after=False)
-
-
-def prompt_hints(source: str) -> str:
-    """Tell the policy which values did well and badly, by its own verdicts of this execution."""
-    source = _constants(source, "SHRINK", "HINTS")
-    for name in ("read_spec", "value_effects", "hints"):
-        source = _part(source, name, "build_prompt")
-    text = """
-        if state.get("tried"):
-            lines += ["", *hints(state)]
-        """
-    return insert(source, "build_prompt", has(r"lines\.append\(''\)"), text, after=False)
-
-
-def sturdier_extraction(source: str) -> str:
-    """Read fenced, loosely written and cut answers."""
-    source = add_import(add_import(source, "ast"), "re")
-    source = _part(source, "balanced", "extract")
-    source = _part(source, "parse_loosely", "extract")
-    text = inspect.getsource(parts.sturdy_extract).replace("def sturdy_extract(", "def extract(", 1)
-    return surgery.replace_function(source, "extract", text)
-
-
-def mend_answers(source: str) -> str:
-    """Repair records with wrong values or gaps before they are scored."""
-    source = add_import(source, "difflib")
-    for name in ("read_spec", "write_spec", "nearest_value", "mend"):
-        source = _part(source, name)
-    return substitute(source, "propose", has(r"yield solution$"), "yield mend(env, state, solution)")
-
-
-def retry_with_error(source: str) -> str:
-    """Show the policy its unreadable answer and what is wrong with it, and read the second one."""
-    for name in ("objection", "ask_again"):
-        source = _part(source, name)
-    text = "if solution is None:\n    solution = ask_again(env, state, text)"
-    return insert(source, "propose", has(r"solution = extract\(text\)"), text)
-
-
-def skip_failing_values(source: str) -> str:
-    """Spend no verdict on a value that has only ever failed in the verifier."""
-    source = _constants(source, "GIVE_UP")
-    for name in ("read_spec", "hopeless"):
-        source = _part(source, name, "run")
-    return insert(
-        source, "run", has(r"verdict = env\.evaluate"), "if hopeless(state, solution):\n    continue", after=False
-    )
-
-
-def submit_as_found(source: str) -> str:
-    """Submit every new best at once, so that an execution cut short has an answer."""
-    text = 'if state["best"][0]["solution"] == solution:\n    env.submit(solution)'
-    return insert(source, "run", has(r"state\['best'\]\.sort"), text)
-
-
-def survive_errors(source: str) -> str:
-    """Note an error of the scaffold's own and submit what there is."""
-    text = """
-        except Exception as error:
-            env.log("crash", error=repr(error))
-        """
-    return surgery.add_handler(source, "run", text)
-
-
-def spare_tokens(source: str) -> str:
-    """Ask the policy only while its answers can be paid for, so that the search in code goes on after that."""
-    sampling = has(r"texts = env\.sample")
-    source = wrap(source, "propose", sampling, "if affordable > 0:")
-    source = insert(
-        source,
-        "propose",
-        has(r"if affordable"),
-        'affordable = int(env.budget()["tokens"] // MAX_TOKENS)\ntexts = []',
-        after=False,
-    )
-    return surgery.map_keyword(source, "env.sample", "n", lambda n: f"min({n}, affordable)" if "affordable" not in n else n)
-
+_prompt = _in("build_prompt", r"lines\.append\(''\)")
 
 EDITS: tuple[Edit, ...] = (
     Edit(
         "structured_output",
         {"no_json": 1.0, "broken_json": 0.9, "truncated": 0.9, "unknown_field": 0.9, "missing_field": 0.9, "bad_value": 0.9},
-        "Sampling is masked to the task's declared space (`grammar=\"solution\"`), so that every answer is a valid spec.",
+        'Sampling is masked to the task\'s declared space (`grammar="solution"`), so that every answer is a valid spec.',
         "no unparsable answers, and verdicts on the policy's own proposals",
-        structured_output,
-        lambda s: all(any(k.arg == "grammar" for k in c.keywords) for c in surgery.calls(s, "env.sample")),
+        op.structured_output,
+        _masked,
+        lambda source: bool(calls(source, "env.sample")),
     ),
     Edit(
         "use_whole_budget",
         {"unused_calls": 1.0},
         "One batch becomes rounds that go on until the verifier calls are spent.",
         "no verifier calls left at the end",
-        use_whole_budget,
-        lambda s: found(s, "run", r"for _ in range\(ROUNDS\)"),
-        possible=_own,
+        op.use_whole_budget,
+        _in("run", r"for _ in range\(ROUNDS\)"),
+        _own,
+    ),
+    Edit(
+        "start_from_archive",
+        {"restarted": 1.0, "fallback_submitted": 0.6, "flat": 0.3},
+        "The best solutions of the run's earlier steps are where an execution starts from, and the least that it submits.",
+        "a submission no worse than any earlier one",
+        op.start_from_archive,
+        _in("run", r"for entry in env\.archive"),
+        _own,
+        ("remember",),
     ),
     Edit(
         "remember",
         {"repeats": 1.0},
         "Verdicts are kept, and a solution that was scored before is passed over.",
-        "no solution is scored twice",
-        remember,
-        lambda s: found(s, "run", r"state\['tried'\] = \{\}"),
-        possible=_own,
-    ),
-    Edit(
-        "start_from_archive",
-        {"restarted": 1.0, "fallback_submitted": 0.5},
-        "The run's best solutions of earlier steps are where an execution starts from, and the least it submits.",
-        "a submission no worse than any earlier one",
-        start_from_archive,
-        lambda s: found(s, "run", r"for entry in env\.archive"),
-        needs=("remember",),
-        possible=_own,
+        "no solution scored twice",
+        op.remember,
+        _in("run", r"state\['tried'\] = \{\}"),
+        _own,
     ),
     Edit(
         "local_search",
-        {"flat": 0.8, "policy_below_best": 1.0, "policy_uninformed": 0.6, "low_diversity": 0.5},
-        "Half of the proposals are now small changes of the best solution, made in code from the best at that moment.",
-        "verdicts near the best so far, and improvements between the policy's batches",
-        _source_of_proposals(
-            "read_spec", "write_spec", "vary", "parent_spec", "neighbours", constants=("LOCAL", "PARENTS", "TWO_FIELDS", "LONG_STEP")
-        ),
+        {"policy_below_best": 1.0, "flat": 0.8, "policy_uninformed": 0.6, "low_diversity": 0.5},
+        "A part of the proposals are small changes of the best solution, made in code from the best at that moment.",
+        "improvements between the policy's batches",
+        op.local_search,
         _has("neighbours"),
-        needs=("use_whole_budget", "remember"),
-        possible=_own,
+        _own,
+        ("use_whole_budget", "start_from_archive"),
+    ),
+    Edit(
+        "screen_changes",
+        {"uneven_fields": 0.8, "flat": 0.4, "search_beats_policy": 0.5},
+        "An additive fit over the verdicts estimates each value's effect; of a pool of changes the most promising is scored.",
+        "more verdicts above the best so far",
+        op.screen_changes,
+        _has("most_promising"),
+        _own,
+        ("local_search",),
+    ),
+    Edit(
+        "value_prior",
+        {"uneven_fields": 0.6, "flat": 0.4},
+        "Some proposals are drawn field by field, each value with a chance that grows with its estimated effect.",
+        "proposals that combine values which did well apart",
+        op.value_prior,
+        _has("by_effects"),
+        _own,
+        ("use_whole_budget", "remember"),
+    ),
+    Edit(
+        "screen_policy",
+        {"policy_below_best": 0.6, "unused_tokens": 1.0},
+        "More answers are sampled than can be scored, and those that the fit over the verdicts finds most promising are scored.",
+        "a higher mean score of the policy's proposals, and fewer tokens left",
+        op.screen_policy,
+        _in("propose", r"answers = "),
+        _all(_own, _in("propose", r"solution = extract\(text\)"), _in("propose", r"yield solution$")),
+        ("remember",),
+    ),
+    Edit(
+        "crossover",
+        {"flat": 0.6, "rising": 0.4},
+        "Some proposals combine two of the best solutions, field by field.",
+        "proposals between the good solutions",
+        op.crossover,
+        _has("crossovers"),
+        _own,
+        ("use_whole_budget", "remember"),
+    ),
+    Edit(
+        "examples",
+        {"policy_uninformed": 0.7, "policy_below_best": 0.4},
+        "The prompt shows the best solutions so far with their scores.",
+        "proposals of the policy nearer to the best",
+        op.examples,
+        _in("build_prompt", r"if state\['best'\]"),
+        _prompt,
+    ),
+    Edit(
+        "prompt_hints",
+        {"policy_uninformed": 0.6, "uneven_fields": 0.3},
+        "The prompt names the values that did well and badly in this execution's own verdicts.",
+        "a higher mean score of the policy's proposals",
+        op.prompt_hints,
+        _has("hints"),
+        _all(_own, _prompt),
+        ("remember",),
+    ),
+    Edit(
+        "skip_failing_values",
+        {"verifier_crash": 1.0, "verifier_timeout": 1.0},
+        "No verdict is spent on a solution with a value that only ever failed in the verifier.",
+        "fewer failures in the verifier",
+        op.skip_failing_values,
+        _has("hopeless"),
+        _own,
+        ("remember",),
+    ),
+    Edit(
+        "sturdier_extraction",
+        {"broken_json": 0.8, "truncated": 0.5},
+        "Extraction reads fenced, loosely quoted and cut-off objects, and takes the last one of several.",
+        "fewer answers lost to their spelling",
+        op.sturdier_extraction,
+        _has("parse_loosely"),
+        _has("extract"),
+    ),
+    Edit(
+        "mend_answers",
+        {"bad_value": 0.8, "missing_field": 0.8, "unknown_field": 0.8},
+        "Wrong values are moved to the nearest allowed one, unknown fields dropped and gaps filled from the best solution.",
+        "no verdicts lost to single wrong fields",
+        op.mend_answers,
+        _has("mend"),
+        _all(_own, _in("propose", r"yield solution$")),
+    ),
+    Edit(
+        "retry_with_error",
+        {"no_json": 0.6, "broken_json": 0.3, "truncated": 0.3},
+        "An answer that cannot be read goes back to the policy with what is wrong with it, once.",
+        "second answers that can be read",
+        op.retry_with_error,
+        _has("ask_again"),
+        _all(_own, _in("propose", r"solution = extract\(text\)")),
+    ),
+    Edit(
+        "spare_tokens",
+        {"tokens_first": 1.0},
+        "The policy is asked only while its answers can be paid for; the search in code goes on after that.",
+        "verifier calls spent to the end",
+        op.spare_tokens,
+        _in("propose", r"affordable = "),
+        _in("propose", r"texts = env\.sample"),
+        ("local_search",),
+    ),
+    Edit(
+        "submit_as_found",
+        {"no_submission": 0.8, "out_of_time": 1.0},
+        "Every new best is submitted at once, so that an execution cut short has an answer.",
+        "a submission in every execution",
+        op.submit_as_found,
+        _in("run", r"if state\['best'\]\[0\]"),
+        _in("run", r"state\['best'\]\.sort"),
+    ),
+    Edit(
+        "survive_errors",
+        {"scaffold_crash": 1.0},
+        "An error of the scaffold's own is logged, and what was found until then is submitted.",
+        "a submission in every execution",
+        op.survive_errors,
+        lambda source: "except Exception as error:" in source[source.find("def run(") :],
+        _own,
     ),
 )
 

@@ -5,23 +5,11 @@
 
 from __future__ import annotations
 
-from ...errors import AgentError
 from ...scaffold.contract import check
-from ..base import Decision, Improvement, StepSummary, View
+from ..base import Decision, Improvement, View
 from .compose import Plan, plan
 from .diagnose import Finding, diagnose
-
-STALLED = 2  # steps without a gain above the noise, after which the other lever has its turn
-
-
-def stalled(history: tuple[StepSummary, ...]) -> int:
-    """How many of the last steps brought no gain."""
-    count = 0
-    for step in reversed(history):
-        if step.accepted:
-            break
-        count += 1
-    return count
+from .levers import STALLED, stalled, weight_move
 
 
 class PlaybookFeedbackAgent:
@@ -36,34 +24,29 @@ class PlaybookFeedbackAgent:
     def decide(self, view: View) -> Decision:
         """The next action, one of ``view.allowed``, with the rule that chose it."""
         findings = diagnose(view.trajectory, view.metrics, view.history)
+        seen = f"Seen first: {findings[0].prose}." if findings else "The trajectory shows no failure."
+        move = weight_move(view)
+        if move is not None:
+            why = f"The harness brought nothing in {stalled(view.history, 'harness')} steps, and {move.why}."
+            return Decision("weights", f"{seen} {why}", move.evidence, move.algorithm, rule=f"harness_stalled/{move.rule}")
         chosen = plan(view, findings)
-        idle = stalled(view.history)
-        seen = _seen(findings)
         if "harness" in view.allowed and chosen.edits:
             names = " and ".join(f"`{edit.name}`" for edit in chosen.edits)
-            cited = tuple(sorted({e for f in chosen.answered for e in f.evidence[:3]}))
-            return Decision("harness", f"{seen} {names} would answer that.", cited, rule="edit_answers_finding")
-        if "stop" in view.allowed:
-            why = f"No edit is left that has not been tried on this scaffold, and the last {idle} steps brought nothing."
-            return Decision("stop", f"{seen} {why}", rule="nothing_left_to_edit")
-        return Decision("harness", f"{seen} Stopping is not allowed: the scaffold stays as it is.", rule="no_choice")
+            cited = tuple(sorted({event for f in chosen.answered for event in f.evidence[:3]}))
+            verb = "answers" if len(chosen.edits) == 1 else "answer"
+            return Decision("harness", f"{seen} {names} {verb} what was seen.", cited, rule="edit_answers_finding")
+        idle = stalled(view.history)
+        if "stop" in view.allowed and ("harness" not in view.allowed or idle >= STALLED):
+            why = f"No edit is left to try on this scaffold, and the last {idle} steps brought nothing."
+            return Decision("stop", f"{seen} {why}", rule="nothing_left")
+        return Decision("harness", f"{seen} No edit is called for; the same scaffold searches on.", rule="search_on")
 
     def improve(self, view: View) -> Improvement:
-        """The report and A_{g+1}.
-
-        Raises:
-            AgentError: no edit applies to this scaffold; ``decide`` says stop then.
-        """
+        """The report and A_{g+1}; the incumbent as it is where no edit is called for."""
         findings = diagnose(view.trajectory, view.metrics, view.history)
         chosen = plan(view, findings)
-        if not chosen.edits:
-            raise AgentError("playbook: no edit applies to this scaffold any more; take the decision 'stop' or another agent.")
         check(chosen.source)
         return Improvement(_report(view, findings, chosen), chosen.source, tuple(edit.name for edit in chosen.edits))
-
-
-def _seen(findings: list[Finding]) -> str:
-    return f"Seen first: {findings[0].prose}." if findings else "The trajectory shows no failure."
 
 
 def _cite(finding: Finding) -> str:
@@ -79,6 +62,8 @@ def _report(view: View, findings: list[Finding], chosen: Plan) -> str:
         fate = "kept" if last.accepted else "rolled back"
         lines += [f"Score {last.score:.4f} (noise {last.noise:.4f}), {fate}. {last.note}".rstrip(), ""]
     lines += ["## What the trajectory shows", "", *([_cite(f) for f in findings] or ["Nothing amiss."]), ""]
+    if not chosen.edits:
+        return "\n".join([*lines, "## What is changed", "", "Nothing: no edit is called for, and the search goes on from the archive.", ""])
     lines += ["## What is changed, and why", "", chosen.basis, ""]
     for edit in chosen.edits:
         called = [f.name for f in findings if f.name in edit.calls]

@@ -32,7 +32,12 @@ def extract(text):
 
 def propose(env, state):
     """Yield solutions to score: those that can be read from a batch of the policy's answers."""
-    texts = env.sample(build_prompt(state), n=BATCH, temperature=TEMPERATURE, max_tokens=MAX_TOKENS)
+    texts = env.sample(
+        build_prompt(state),
+        n=BATCH,
+        temperature=TEMPERATURE,
+        max_tokens=MAX_TOKENS,
+    )
     for text in texts:
         solution = extract(text)
         if solution is not None:

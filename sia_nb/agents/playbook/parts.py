@@ -118,24 +118,32 @@ def crossovers(env, state):
 
 
 def value_effects(state):
-    """{field: [effect of each value on the score]}, an additive fit over the verdicts so far, shrunk towards 0."""
+    """{field: [effect of each value on the score]}, an additive fit over the verdicts so far, shrunk towards 0.
+
+    A failure counts as the lowest valid score.
+    """
     fields = state["task"]["fields"]
-    rows = [(read_spec(state["task"], solution), verdict) for solution, verdict in state["tried"].items()]
-    rows = [(spec, verdict["score"]) for spec, verdict in rows if spec is not None and verdict["valid"]]
     effects = {name: [0.0] * len(field["values"]) for name, field in fields.items()}
+    valid = [verdict["score"] for verdict in state["tried"].values() if verdict["valid"]]
+    if not valid:
+        return effects
+    rows = [(read_spec(state["task"], solution), verdict) for solution, verdict in state["tried"].items()]
+    rows = [(spec, verdict["score"] if verdict["valid"] else min(valid)) for spec, verdict in rows if spec is not None]
     if not rows:
         return effects
     mean = sum(score for _, score in rows) / len(rows)
-    places = [{name: field["values"].index(spec[name]) for name, field in fields.items()} for spec, _ in rows]
     rest = [score - mean for _, score in rows]
+    hits = {name: [[] for _ in column] for name, column in effects.items()}
+    for i, (spec, _) in enumerate(rows):
+        for name, field in fields.items():
+            hits[name][field["values"].index(spec[name])].append(i)
     for _ in range(8):
         for name, column in effects.items():
-            for value, old in enumerate(column):
-                hits = [i for i, place in enumerate(places) if place[name] == value]
-                new = sum(rest[i] + old for i in hits) / (len(hits) + SHRINK)
-                for i in hits:
-                    rest[i] += old - new
-                column[value] = new
+            for value, members in enumerate(hits[name]):
+                old = column[value]
+                column[value] = sum(rest[i] + old for i in members) / (len(members) + SHRINK)
+                for i in members:
+                    rest[i] += old - column[value]
     return effects
 
 
@@ -173,9 +181,10 @@ def by_effects(env, state):
 def hopeless(state, solution):
     """Whether the solution has a value that failed in the verifier each time it was tried, GIVE_UP times or more."""
     spec = read_spec(state["task"], solution) or {}
+    tried = [(read_spec(state["task"], other) or {}, verdict["valid"]) for other, verdict in state["tried"].items()]
     for name, value in spec.items():
-        verdicts = [verdict for other, verdict in state["tried"].items() if (read_spec(state["task"], other) or {}).get(name) == value]
-        if len(verdicts) >= GIVE_UP and not any(verdict["valid"] for verdict in verdicts):
+        fates = [valid for other, valid in tried if other.get(name) == value]
+        if len(fates) >= GIVE_UP and not any(fates):
             return True
     return False
 

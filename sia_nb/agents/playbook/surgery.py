@@ -133,12 +133,19 @@ def calls(source: str, dotted: str) -> list[ast.Call]:
 
 
 def add_keyword(source: str, dotted: str, keyword: str, value: str) -> str:
-    """Add ``keyword=value`` to every call of ``dotted`` that lacks it."""
+    """Add ``keyword=value`` to every call of ``dotted`` that lacks it; on a line of its own where each argument has one."""
     for call in reversed(calls(source, dotted)):
         if all(k.arg != keyword for k in call.keywords):
-            old = ast.get_source_segment(source, call) or ""
-            comma = "" if old[:-1].rstrip().endswith(("(", ",")) else ", "
-            source = _replace(source, call, f"{old[:-1]}{comma}{keyword}={value})")
+            old = (ast.get_source_segment(source, call) or "")[:-1]
+            bare = old.rstrip()
+            if "\n" in old and bare.endswith(","):
+                last = bare.splitlines()[-1]
+                margin = last[: len(last) - len(last.lstrip())]
+                new = f"{bare}\n{margin}{keyword}={value},{old[len(bare) :]})"
+            else:
+                comma = "" if bare.endswith("(") else " " if bare.endswith(",") else ", "
+                new = f"{bare}{comma}{keyword}={value})"
+            source = _replace(source, call, new)
     return source
 
 
