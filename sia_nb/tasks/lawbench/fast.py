@@ -21,8 +21,8 @@ from .files import Layout
 from .solution import Base, bases
 
 FREQUENT = 100
-ITERATIONS = 20
-FOLD_ITERATIONS = 12
+ITERATIONS = 15
+FOLD_ITERATIONS = 6
 
 
 class Recent:
@@ -149,13 +149,13 @@ def svc(
     """
     K, N = K + np.float32(1), N + np.float32(1)
     solve = Squared(K, y, weights, strength)
-    dual, f = solve(np.arange(len(y)), None, ITERATIONS)
+    dual, f = solve(np.arange(len(y)), ITERATIONS)
     scores = np.full(f.shape, np.float32(-1))
     if held:
         fold = models.folds(y)
         for i in range(models.FOLDS):
             rows, out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-            fold_dual, _ = solve(rows, f[rows], FOLD_ITERATIONS)
+            fold_dual, _ = solve(rows, FOLD_ITERATIONS)
             part = K[np.ix_(out, rows)] @ fold_dual
             part[:, np.bincount(y[rows], minlength=len(weights)) == 0] = -1
             scores[out] = part
@@ -168,7 +168,7 @@ class Squared:
     def __init__(self, K: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float):
         self.K, self.y, self.weights, self.strength = K, y, weights, np.float32(strength)
 
-    def __call__(self, rows: np.ndarray, start: np.ndarray | None, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, rows: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Dual coefficients and train scores, both [len(rows), k], after a fixed number of steps."""
         y, full = self.y[rows], len(rows) == len(self.y)
         own = self.weights[y].astype(np.float32)
@@ -179,7 +179,7 @@ class Squared:
         sign = 2 * models.one_hot(self.y, np.float32)[rows] - 1
         pull = np.broadcast_to((1 / np.maximum(own, 1))[:, None], sign.shape).copy()
         pull[np.arange(len(y)), y] *= own
-        f = sign.copy() if start is None else start
+        f = sign
         look, dual, t = f, None, 1.0
         for _ in range(steps):
             target = look + pull * sign * np.maximum(0, 1 - sign * look)
@@ -213,9 +213,10 @@ def naive_bayes(
 
     held = joint(X, mass)
     rows = np.repeat(np.arange(len(y)), np.diff(X.indptr))
-    order = np.argsort(rows.astype(np.int64) * 0, kind="stable")
-    own_counts = np.asarray(counts[y].multiply(X.astype(bool)).tocsr()[rows, X.indices]).ravel()
+    counts.sort_indices()
+    places = np.repeat(np.arange(k), np.diff(counts.indptr)) * X.shape[1] + counts.indices
+    own_counts = counts.data[np.searchsorted(places, y[rows] * X.shape[1] + X.indices)]
     without = np.log(np.maximum(own_counts - X.data, 0) + alpha)
-    own = np.bincount(rows[order], (X.data * without)[order], minlength=len(y)) - mass * np.log(total[y] - mass)
+    own = np.bincount(rows, X.data * without, minlength=len(y)) - mass * np.log(total[y] - mass)
     held[np.arange(len(y)), y] = prior[y] + own
     return held / np.maximum(mass, 1)[:, None], joint(new, new_mass) / np.maximum(new_mass, 1)[:, None]
