@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from .agents.base import Decision, StepSummary, View
-from .budget import Caps, Ledger
+from .budget import Ledger
 from .config import make_config
 from .errors import ConfigError, StoreError
 from .scaffold.contract import Budget
 from .store import Run, data_dir, read_json, results_dir, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Solution, Task, Verifier
-from .trajectory import Trajectory
+from .trajectory import Event, Trajectory
 
 PROMOTED = 3  # how many of the best by the loop's verdict get the full verdict before the report
 
@@ -89,8 +89,8 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     tau = folder / ".trajectory.jsonl.tmp"
     seen = {"verdict": 0}
 
-    def on_event(kind: str, *_: Any) -> None:
-        if kind == "verdict":
+    def on_event(event: Event) -> None:
+        if event.kind == "verdict":
             seen["verdict"] += 1
             run.progress(f"step {step}: verifier call {seen['verdict']}", seen["verdict"], budget.verifier_calls)
 
@@ -370,8 +370,10 @@ def _place_scaffold(run: Run, g: int, source: str, origin: dict[str, Any]) -> No
 
 
 def _spend(run: Run, step: int, phase: str, **amounts: float) -> None:
-    ledger = Ledger(run.path / "ledger.jsonl", Caps(dollars=run.config.dollars))
-    ledger.set(phase=phase, step=step, **amounts)
+    """One ledger entry a phase and step: a phase done again after a kill is not counted twice."""
+    ledger = Ledger(run.path / "ledger.jsonl")
+    if not any(e["phase"] == phase and e["step"] == step and e["what"] == "phase" for e in ledger.entries):
+        ledger.add(phase, step, "phase", **amounts)
 
 
 def latest_step(run: Run) -> int:
