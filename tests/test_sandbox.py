@@ -267,6 +267,19 @@ def test_a_gigabyte_of_files(backend, tmp_path):
 
 
 @each
+def test_files_without_a_name_count_too(backend, tmp_path):
+    code = """
+import os, time
+held = []
+for i in range(100):
+    f = open("f", "wb"); os.unlink("f"); f.write(b"x" * (4 << 20)); f.flush(); held.append(f)
+    time.sleep(0.02)
+"""
+    process, _, _ = run(code, tmp_path, backend)
+    assert process.limit_hit == "output: more than 8 MB of files"
+
+
+@each
 def test_nothing_outlives_the_program(backend, tmp_path):
     code = """
 import os, time

@@ -133,11 +133,11 @@ class Env:
 
     def _call(self, method: str, **params: Any) -> Any:
         with self._lock:
-            self._number += 1
             try:
-                self._channel.send({"id": self._number, "method": method, **params})
+                self._channel.send({"id": self._number + 1, "method": method, **params})
             except MessageError as error:
                 raise ValueError(f"env.{method}: {error}") from None
+            self._number += 1
             answer = self._channel.receive()
         if answer is None:
             raise ConnectionError("the gateway has closed")
