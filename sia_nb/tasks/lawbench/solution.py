@@ -34,7 +34,11 @@ SPACE = Space(
             True,
         ),
         Field("weight", ("none", "sqrt", "balanced"), "how far small classes are weighted up"),
-        Field("level2", ("none", "bias", "stack", "rerank"), "on held-out scores: class offsets, weights per model and class, or a judge of the top 6"),
+        Field(
+            "level2",
+            ("none", "bias", "stack", "rerank"),
+            "on held-out scores: class offsets, weights per model and class, or a judge of the top 6",
+        ),
         Field("strength2", (0.01, 0.1, 1, 10), "how closely the second level follows single texts", True),
         Field("view2", ("none", *VIEWS), "the text view of a second model"),
         Field("model2", MODELS, "the second model; the fields above hold for it too"),

@@ -18,7 +18,9 @@ class LawBench:
     report_metric = "top1"
     space = SPACE
     instances = (
-        Instance("all191", "All 191 charges; at most 20 train texts for each charge, fewest 1; case texts of a few hundred characters."),
+        Instance(
+            "all191", "All 191 charges; at most 20 train texts for each charge, fewest 1; case texts of a few hundred characters."
+        ),
     )
 
     def spec_text(self) -> str:

@@ -1,0 +1,64 @@
+# Every target sets up what it needs; each is safe to run again and quick the second time.
+PYTHON  ?= python3
+PROFILE ?= cpu
+SEEDS   ?= 1
+TASK    ?= lawbench
+VENV    := .venv
+PY      := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@echo
+	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n TASK=lawbench PYTHON=python3.11"
+
+setup: $(VENV)/.ready  ## make the environment .venv from requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1), but Python 3.11 or newer is needed; run: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "setting up $(VENV) (about 3 minutes, 2.3 GB)"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+data: setup  ## fetch, check and prepare the task's data
+	@$(PY) -m sia_nb data --task $(TASK)
+
+model: setup  ## fetch and convert the embedded model
+	@$(PY) -m sia_nb model
+
+test: data model  ## run the fast tests
+	$(PY) -m pytest
+
+test-slow: data model  ## run the long tests too
+	$(PY) -m pytest -m "slow or not slow"
+
+lint: setup  ## style of code and notebooks, and that no notebook holds outputs
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/nbstripout --verify notebooks/*.ipynb
+
+lab: setup  ## open JupyterLab on the notebooks
+	$(VENV)/bin/jupyter lab notebooks
+
+reproduce-fig1: data model  ## run the loop and draw Figure 1 (PROFILE, SEEDS)
+	@$(PY) -m sia_nb run --task $(TASK) --profile $(PROFILE) --seeds $(SEEDS)
+	@$(PY) -m sia_nb figures --profile $(PROFILE)
+
+figures: setup  ## redraw the figures from finished runs and the committed reference runs
+	@$(PY) -m sia_nb figures
+
+bench: data model  ## run the benchmarks; writes results/reference/bench
+	@for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+
+lock:  ## pin what pyproject.toml asks for, from a fresh environment
+	@rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet -e ".[dev]" setuptools
+	@build/lock/bin/pip freeze --all --exclude-editable | grep -v '^pip==' | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock
+
+clean:  ## remove what the targets made, but not data/, results/ or .venv
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

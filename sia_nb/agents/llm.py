@@ -1,0 +1,368 @@
+"""The Meta- and the Feedback-Agent as language models: prompts, forced tool calls, checks, repair rounds, retries.
+
+What differs between providers is in a ``Transport`` (``claude``, ``openai_compatible``): it builds a request body,
+sends it once, and says of an error whether it passes. Everything else is here.
+
+It may import ``agents.base``, ``agents.digest``, ``budget``, ``errors`` and ``scaffold.contract``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Protocol
+
+from ..budget import Price, dollars
+from ..errors import AgentError
+from ..scaffold.contract import CONTRACT, ScaffoldError, check
+from .base import Decision, Improvement, Recorder, View
+from .digest import digest
+
+log = logging.getLogger(__name__)
+CHARS_A_TOKEN = 3  # a cautious mean over code, English and Chinese
+
+
+@dataclass(frozen=True)
+class Options:
+    """How patiently and how largely the model is asked."""
+
+    max_tokens: int = 16_000  # of one answer
+    digest_tokens: int = 30_000  # of the trajectory's digest, by estimate
+    attempts: int = 6  # tries of one call, the first included
+    first_wait: float = 1.0  # seconds before the second try; doubles from there
+    longest_wait: float = 120.0  # seconds; a server that asks for more is given up
+    repairs: int = 2  # rounds in which the model is shown what is wrong with its answer
+    prices: Mapping[str, Price] | None = None  # laid over budget.PRICES
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that the model is made to call."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer, in no provider's form."""
+
+    tool: str | None  # which tool was called; None for an answer in prose
+    arguments: Any  # its parsed arguments, or None where they are no JSON
+    cut: bool  # ended at max_tokens
+    raw: dict[str, Any]  # the provider's message, plain data
+    usage: dict[str, int]  # input_tokens, output_tokens, cache_read_tokens, cache_write_tokens
+
+
+class Transient(Exception):
+    """The server or the way to it failed in a manner that passes. ``wait``: the seconds it asks for."""
+
+    def __init__(self, message: str, wait: float | None = None):
+        super().__init__(message)
+        self.wait = wait
+
+
+class Transport(Protocol):
+    """A provider's interface. ``kind`` and ``model`` are the agents'."""
+
+    kind: str
+    model: str
+
+    def body(self, prefix: str, user: str, tools: list[Tool], force: str, max_tokens: int) -> dict[str, Any]:
+        """The request: ``prefix`` is what stays the same from call to call and is worth caching."""
+
+    def repaired(self, body: dict[str, Any], reply: Reply, error: str) -> dict[str, Any]:
+        """The request that goes on from an answer and what is wrong with it."""
+
+    def send(self, body: dict[str, Any]) -> Reply:
+        """Send once.
+
+        Raises:
+            Transient: worth another try. AgentError: not.
+        """
+
+
+class Unusable(Exception):
+    """An answer that breaks the schema or the contract; the message is for the model."""
+
+
+def api_key(variable: str, *, needed: bool = True) -> str:
+    """The key in an environment variable.
+
+    Raises:
+        AgentError: it is not set, or holds what no header can carry. The key itself is never shown.
+    """
+    key = os.environ.get(variable, "").strip()
+    if not key and needed:
+        raise AgentError(f"agent: no key; set the environment variable {variable}, or take the agent 'playbook', which needs none.")
+    if not all("!" <= c <= "~" for c in key):
+        raise AgentError(f"agent: the environment variable {variable} holds spaces or characters outside ASCII; expected a key.")
+    return key
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a server asks to wait, or None."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) * scale
+        except ValueError:
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def status_error(kind: str, variable: str, status: int, message: str, headers: Mapping[str, str]) -> Exception:
+    """What a response with an error status means: ``Transient`` or ``AgentError``."""
+    key = os.environ.get(variable, "").strip()
+    shown = " ".join(message.split())[:500]
+    shown = shown.replace(key, "[key]") if key else shown
+    if status in (401, 403):
+        return AgentError(
+            f"{kind}: the server refused the key (HTTP {status}). Check the environment variable {variable}: it must hold a key "
+            "that is valid for this server and model."
+        )
+    if status in (408, 409, 429) or status >= 500:
+        return Transient(f"HTTP {status}: {shown}", retry_after(headers))
+    if status == 404:
+        return AgentError(f"{kind}: not found (HTTP 404): {shown}. Check the model's name and the server's base URL.")
+    return AgentError(f"{kind}: the server did not accept the request (HTTP {status}): {shown}")
+
+
+class Caller:
+    """Makes recorded calls with retries and repair rounds."""
+
+    def __init__(self, transport: Transport, recorder: Recorder, options: Options):
+        self.transport, self.recorder, self.options = transport, recorder, options
+
+    def ask(self, purpose: str, prefix: str, user: str, tools: list[Tool], force: str, use: Callable[[dict[str, Any]], Any]) -> Any:
+        """``use`` of the arguments with which the model called the tool ``force``; shows it what ``use`` rejects.
+
+        Raises:
+            AgentError: no server, no key, or no usable answer after the last repair round.
+            BudgetExceeded: a cap is spent.
+        """
+        body = self.transport.body(_clean(prefix), _clean(user), tools, force, self.options.max_tokens)
+        for attempt in range(self.options.repairs + 1):
+            reply = self._call(purpose if attempt == 0 else f"{purpose} repair {attempt}", body)
+            try:
+                return use(_arguments(reply, force))
+            except Unusable as error:
+                wrong = str(error)
+                body = self.transport.repaired(body, reply, f"That answer cannot be used: {wrong} Call {force} again.")
+        raise AgentError(
+            f"{self.transport.kind}: {self.transport.model} gave no usable answer to '{purpose}' in {self.options.repairs + 1} rounds; "
+            f"the last one: {wrong} Try again, or take another model."
+        )
+
+    def _call(self, purpose: str, body: dict[str, Any]) -> Reply:
+        number, started = self.recorder.begin(purpose, body), time.monotonic()
+        tried: list[str] = []
+        try:
+            reply = self._persist(body, tried)
+        except AgentError as error:
+            self.recorder.end(number, {"error": str(error), "failed_tries": tried}, self._usage({}, started))
+            raise
+        self.recorder.end(number, {"message": reply.raw, "failed_tries": tried}, self._usage(reply.usage, started))
+        return reply
+
+    def _persist(self, body: dict[str, Any], tried: list[str]) -> Reply:
+        o, wait = self.options, self.options.first_wait
+        while True:
+            try:
+                return self.transport.send(body)
+            except Transient as error:
+                tried.append(str(error))
+                pause = min(wait, o.longest_wait) if error.wait is None else error.wait
+                if len(tried) >= o.attempts or pause > o.longest_wait:
+                    asked = f"; it asks to wait {pause:g} s" if error.wait is not None else ""
+                    raise AgentError(
+                        f"{self.transport.kind}: no answer after {len(tried)} tries; the last: {error}{asked}. "
+                        "Check the connection and the server's status, and resume the run later."
+                    ) from None
+                log.warning("%s: %s; trying again in %g s", self.transport.kind, error, pause)
+                o.sleep(pause)
+                wait *= 2
+
+    def _usage(self, tokens: dict[str, int], started: float) -> dict[str, Any]:
+        names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+        counts = {n: int(tokens.get(n, 0)) for n in names}
+        cost = dollars(self.transport.model, **counts, prices=self.options.prices) if tokens else 0.0
+        return {**counts, "dollars": cost, "seconds": round(time.monotonic() - started, 3)}
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates, which no request can carry."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _arguments(reply: Reply, force: str) -> dict[str, Any]:
+    if reply.cut:
+        raise Unusable("it was cut off at the limit on its length. Be shorter.")
+    if reply.tool != force:
+        raise Unusable(f"expected a call of the tool {force}, got {f'one of {reply.tool}' if reply.tool else 'prose'}.")
+    if not isinstance(reply.arguments, dict):
+        raise Unusable("the tool's arguments are not a JSON object.")
+    return reply.arguments
+
+
+# -- the tools and what they return -------------------------------------------------------------------
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+WRITE = Tool(
+    "write_scaffold",
+    "Hand over a complete agent.py.",
+    {
+        "type": "object",
+        "properties": {
+            "report": {"type": "string", "description": "markdown: the analysis and the changes"},
+            "scaffold": {"type": "string", "description": "the whole source of agent.py"},
+            "edits": {**_STRINGS, "description": "short names of the changes"},
+        },
+        "required": ["report", "scaffold", "edits"],
+    },
+)
+
+
+def _actions(view: View) -> list[str]:
+    return [a for a in view.allowed if a != "weights" or view.algorithms]
+
+
+def decide_tool(view: View) -> Tool:
+    """The decision's schema, with only what this run permits."""
+    properties: dict[str, Any] = {"action": {"type": "string", "enum": _actions(view)}}
+    if "weights" in _actions(view):
+        properties["algorithm"] = {
+            "type": "string", "enum": list(view.algorithms), "description": "with action weights only",
+        }  # fmt: skip
+        properties["hyperparameters"] = {"type": "object", "description": "with action weights only"}
+    properties["rationale"] = {"type": "string"}
+    properties["evidence"] = {"type": "array", "items": {"type": "integer"}, "description": "ids of trajectory events"}
+    required = ["action", "rationale", "evidence"]
+    return Tool("decide", "Choose the next action.", {"type": "object", "properties": properties, "required": required})
+
+
+def read_decision(arguments: dict[str, Any], view: View) -> Decision:
+    """The decision in a tool call; evidence that is not in the trajectory is dropped, and the rationale says so.
+
+    Raises:
+        Unusable: it breaks the schema.
+    """
+    action, why = arguments.get("action"), arguments.get("rationale")
+    if action not in _actions(view):
+        raise Unusable(f"action is {json.dumps(action)[:80]}; expected one of {', '.join(_actions(view))}.")
+    if not isinstance(why, str) or not why.strip():
+        raise Unusable("rationale is missing; expected prose.")
+    cited = arguments.get("evidence")
+    if not isinstance(cited, list):
+        raise Unusable("evidence is missing; expected a list of event ids.")
+    known = {e.id for e in view.trajectory}
+    good = [c for c in cited if type(c) is int and c in known]
+    bad = [c for c in cited if not (type(c) is int and c in known)]
+    if bad:
+        why = f"{why.rstrip()}\n\n(Dropped from the evidence, as no such event is in the trajectory: {json.dumps(bad)[:200]}.)"
+    algorithm, hyper = None, {}
+    if action == "weights":
+        algorithm, hyper = arguments.get("algorithm"), arguments.get("hyperparameters", {})
+        if algorithm not in view.algorithms:
+            raise Unusable(f"algorithm is {json.dumps(algorithm)[:80]}; expected one of {', '.join(view.algorithms)}.")
+        if not isinstance(hyper, dict):
+            raise Unusable("hyperparameters is not an object.")
+    return Decision(action, why, tuple(dict.fromkeys(good)), algorithm, hyper)
+
+
+def read_scaffold(arguments: dict[str, Any], before: str = "") -> Improvement:
+    """The scaffold in a tool call.
+
+    Raises:
+        Unusable: it breaks the schema or the contract, or is the same as ``before``.
+    """
+    source, report, edits = arguments.get("scaffold"), arguments.get("report"), arguments.get("edits", [])
+    if not isinstance(source, str) or not source.strip():
+        raise Unusable("scaffold is missing; expected the source of agent.py.")
+    if not isinstance(report, str):
+        raise Unusable("report is missing; expected markdown.")
+    if not isinstance(edits, list) or not all(isinstance(e, str) for e in edits):
+        raise Unusable("edits is not a list of names.")
+    source = _unfenced(source)
+    try:
+        source.encode()
+        check(source)
+    except UnicodeEncodeError:
+        raise Unusable("scaffold holds a lone surrogate; expected valid Unicode.") from None
+    except ScaffoldError as error:
+        raise Unusable(f"{error}.") from None
+    if source.strip() == before.strip():
+        raise Unusable("scaffold is the same as before; expected a change.")
+    return Improvement(_clean(report), source, tuple(_clean(e) for e in edits))
+
+
+def _unfenced(source: str) -> str:
+    """Without a code fence around it, and with a line's end."""
+    lines = source.strip().splitlines()
+    if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
+        source = "\n".join(lines[1:-1])
+    return source.rstrip() + "\n"
+
+
+# -- the agents ----------------------------------------------------------------------------------------
+
+
+def prompt(name: str) -> str:
+    """A prompt of ``prompts/`` by name."""
+    return (resources.files(__package__) / "prompts" / f"{name}.md").read_text("utf-8")
+
+
+def _prefix(spec: str, reference: str = "") -> str:
+    more = f"\n\n# The reference implementation\n\n```python\n{reference.rstrip()}\n```" if reference else ""
+    return f"# The contract of agent.py\n\n{CONTRACT}\n# The task\n\n{spec.rstrip()}{more}\n"
+
+
+class LLMMetaAgent:
+    """M: one forced call of ``write_scaffold``."""
+
+    def __init__(self, transport: Transport, recorder: Recorder, options: Options | None = None):
+        self._caller = Caller(transport, recorder, options or Options())
+        self.kind, self.model = transport.kind, transport.model
+
+    def write(self, spec: str, reference: str) -> str:
+        """A_1 = M(U, R); see ``MetaAgent.write``."""
+        user = prompt("meta")
+        return self._caller.ask("write", _prefix(spec, reference), user, [WRITE], WRITE.name, lambda a: read_scaffold(a).scaffold)
+
+
+class LLMFeedbackAgent:
+    """F: a forced call of ``decide``, and for a harness update one of ``write_scaffold``."""
+
+    def __init__(self, transport: Transport, recorder: Recorder, options: Options | None = None):
+        self._caller = Caller(transport, recorder, options or Options())
+        self.kind, self.model = transport.kind, transport.model
+
+    def decide(self, view: View) -> Decision:
+        """See ``FeedbackAgent.decide``."""
+        return self._ask("decide", view, "decide", lambda a: read_decision(a, view))
+
+    def improve(self, view: View) -> Improvement:
+        """See ``FeedbackAgent.improve``; the new scaffold departs from the incumbent."""
+        return self._ask("improve", view, WRITE.name, lambda a: read_scaffold(a, view.incumbent))
+
+    def _ask(self, purpose: str, view: View, force: str, use: Callable[[dict[str, Any]], Any]) -> Any:
+        # both tools in both calls: what precedes the cached prefix must not change
+        tools = [decide_tool(view), WRITE]
+        user = f"{self._shown(view)}\n\n{prompt(f'feedback_{purpose}')}"
+        return self._caller.ask(purpose, _prefix(view.spec), user, tools, force, use)
+
+    def _shown(self, view: View) -> str:
+        parts = [f"# The program that the run goes on from\n\n```python\n{view.incumbent.rstrip()}\n```"]
+        if view.scaffold != view.incumbent:
+            parts.append(f"# The program that was executed last and rolled back\n\n```python\n{view.scaffold.rstrip()}\n```")
+        most = self._caller.options.digest_tokens * CHARS_A_TOKEN
+        parts.append(f"# What its last execution did\n\n{digest(view, most)}")
+        return "\n\n".join(parts)

@@ -1,0 +1,231 @@
+"""What the agents were asked and answered: ``agent_calls.jsonl``, appended and synced line by line.
+
+Three kinds of line: ``begin`` (a language-model call about to be made), ``end`` (its answer, on disk before it is
+used) and ``result`` (what an agent of any kind returned, beside fingerprints of what it was given). A call that was
+cut off has a ``begin`` and no ``end``. No header and no key is ever among them.
+
+It may import ``agents.base``, ``budget``, ``errors`` and ``trajectory``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..budget import Caps, Ledger, Spent
+from ..errors import StoreError
+from ..trajectory import Trajectory
+from .base import Decision, Improvement, View
+
+FORMAT = 1
+MACHINE = ("seconds", "backend", "sandbox", "logprob")  # differ between machines or runs of one seed
+
+
+def sha(value: Any) -> str:
+    """16 hex digits of the SHA-256 of plain JSON data."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _steady(value: Any) -> Any:
+    """``value`` as plain data without what may differ between two runs of one seed."""
+    if isinstance(value, dict):
+        return {str(k): _steady(v) for k, v in value.items() if k not in MACHINE}
+    if isinstance(value, list | tuple):
+        return [_steady(v) for v in value]
+    return value
+
+
+def _fingerprint(trajectory: Trajectory) -> str:
+    return sha([[e.id, e.kind, _steady(e.data)] for e in trajectory])
+
+
+def write_inputs(spec: str, reference: str) -> dict[str, Any]:
+    """Fingerprints of what M is given, by name."""
+    return {"spec": sha(spec), "reference": sha(reference)}
+
+
+def view_inputs(view: View) -> dict[str, Any]:
+    """Fingerprints of what F is given, by name; times and the names of sandboxes are left out."""
+    out: dict[str, Any] = {"task": view.task, "step": view.step, "seed": view.seed, "steps_left": view.steps_left}
+    out |= {"allowed": list(view.allowed), "algorithms": list(view.algorithms)}
+    out |= {"spec": sha(view.spec), "scaffold": sha(view.scaffold), "incumbent": sha(view.incumbent)}
+    out["trajectory"] = _fingerprint(view.trajectory)
+    out |= {f"metrics.{k}": sha(v) for k, v in sorted(_steady(view.metrics).items())}
+    out["history"] = sha([_steady(asdict(s)) for s in view.history])
+    return out
+
+
+def read_calls(path: Path) -> list[dict[str, Any]]:
+    """The lines of an ``agent_calls.jsonl``; a last line that a kill tore is passed over.
+
+    Raises:
+        StoreError: there is no such file, it cannot be read, or a line other than the last is damaged.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise StoreError(f"agent calls: cannot read {path}: {error.strerror}. Expected the record of an earlier run.") from error
+    return _parse(path, raw)[0]
+
+
+def _parse(path: Path, raw: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The entries and how many bytes of the file are whole lines."""
+    entries, whole, lines = [], 0, raw.split(b"\n")
+    lines.pop()  # what follows the last line's end is torn or empty
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            if entry["event"] not in ("begin", "end", "result") or type(entry["call"]) is not int:
+                raise ValueError(entry["event"])
+            entries.append(entry)
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise StoreError(
+                f"agent calls: line {number} of {path} is damaged: {line[:60]!r}. Restore the file or start a new run."
+            ) from None
+        whole += len(line) + 1
+    return entries, whole
+
+
+class AgentRecorder:
+    """A ``Recorder`` on one file; opening an existing one goes on with it.
+
+    ``phase`` and ``step`` say where in the run the next calls belong; they go into the ledger.
+    """
+
+    def __init__(self, path: Path, ledger: Ledger | None = None, caps: Caps | None = None):
+        """Open or begin a record.
+
+        Args:
+            ledger: is told of each call's cost; its own caps are checked before each call.
+            caps: on this record's calls alone; only ``dollars`` can bind.
+
+        Raises:
+            StoreError: the file cannot be read or written, or is damaged before its last line.
+        """
+        self.path, self.ledger, self.caps = Path(path), ledger, caps
+        self.phase, self.step = "", 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab+") as f:
+                f.seek(0)
+                self.entries, whole = _parse(self.path, f.read())
+                f.truncate(whole)
+        except OSError as error:
+            raise StoreError(f"agent calls: cannot open {path}: {error.strerror}. Check the folder and its rights.") from error
+        self._next = 1 + max((e["call"] for e in self.entries), default=-1)
+
+    def begin(self, purpose: str, request: dict[str, Any]) -> int:
+        """Note a call about to be made; returns its number.
+
+        Raises:
+            BudgetExceeded: a cap is spent. StoreError: the disk is full or the folder went away.
+        """
+        if self.ledger is not None:
+            self.ledger.check()
+        if self.caps is not None:
+            self.caps.check(self.spent())
+        return self._number("begin", purpose=purpose, request_sha=sha(request), request=request)
+
+    def end(self, number: int, response: dict[str, Any], usage: dict[str, float]) -> None:
+        """Note a call's answer before it is used; ``usage["dollars"]`` is None where the price is not known."""
+        self._append({"event": "end", "call": number, "response": response, "usage": usage})
+        if self.ledger is not None:
+            begun = next(e for e in self.entries if e["event"] == "begin" and e["call"] == number)
+            tokens = {k: v for k, v in usage.items() if k.endswith("_tokens")}
+            # the phase counts its own wall time, which holds this call's
+            self.ledger.add(
+                self.phase, self.step, f"agent {begun['purpose']}", dollars=usage.get("dollars"), call=number,
+                agent_seconds=usage.get("seconds", 0.0), **tokens,
+            )  # fmt: skip
+
+    def result(self, purpose: str, inputs: dict[str, Any], output: Any) -> None:
+        """Note what an agent returned."""
+        self._number("result", purpose=purpose, format=FORMAT, inputs_sha=sha(inputs), inputs=inputs, output=output)
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The ``result`` lines so far, in order."""
+        return [e for e in self.entries if e["event"] == "result"]
+
+    @property
+    def interrupted(self) -> list[int]:
+        """Numbers of calls that began and never ended: killed on the way, their cost unknown."""
+        ended = [e["call"] for e in self.entries if e["event"] == "end"]
+        return [e["call"] for e in self.entries if e["event"] == "begin" and e["call"] not in ended]
+
+    def spent(self) -> Spent:
+        """Dollars of all calls on record."""
+        costs = [e["usage"].get("dollars") for e in self.entries if e["event"] == "end"]
+        return Spent(dollars=sum(c for c in costs if c is not None), unpriced=sum(c is None for c in costs))
+
+    def _number(self, event: str, **fields: Any) -> int:
+        number = self._next
+        self._append({"event": event, "call": number, **fields})
+        self._next += 1
+        return number
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        try:
+            line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:  # a lone surrogate must come back as it was
+            line = json.dumps(entry, ensure_ascii=True, separators=(",", ":")).encode()
+        try:
+            with open(self.path, "ab") as f:
+                f.write(line + b"\n")
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError as error:
+            raise StoreError(
+                f"agent calls: cannot append to {self.path}: {error.strerror}. Free some space and resume the run."
+            ) from error
+        self.entries.append(json.loads(line))
+
+
+class Recorded:
+    """A Meta- or Feedback-Agent of any kind whose results are recorded; what is on record is not asked again.
+
+    So a run that was killed after an answer and before its completion mark resumes with that same answer.
+    """
+
+    def __init__(self, agent: Any, recorder: AgentRecorder):
+        self.agent, self.recorder = agent, recorder
+        self.kind, self.model = agent.kind, agent.model
+
+    def write(self, spec: str, reference: str) -> str:
+        """See ``MetaAgent.write``."""
+        return self._once("write", "init", 1, write_inputs(spec, reference), lambda: self.agent.write(spec, reference))
+
+    def decide(self, view: View) -> Decision:
+        """See ``FeedbackAgent.decide``."""
+        ask = lambda: self.agent.decide(view).to_dict()
+        return to_decision(self._once("decide", "decision", view.step, view_inputs(view), ask))
+
+    def improve(self, view: View) -> Improvement:
+        """See ``FeedbackAgent.improve``."""
+        ask = lambda: asdict(self.agent.improve(view))
+        return to_improvement(self._once("improve", "decision", view.step, view_inputs(view), ask))
+
+    def _once(self, purpose: str, phase: str, step: int, inputs: dict[str, Any], ask: Any) -> Any:
+        key = sha(inputs)
+        for entry in self.recorder.results:
+            if entry["purpose"] == purpose and entry["inputs_sha"] == key:
+                return entry["output"]
+        self.recorder.phase, self.recorder.step = phase, step
+        self.recorder.result(purpose, inputs, ask())
+        return self.recorder.results[-1]["output"]
+
+
+def to_decision(data: dict[str, Any]) -> Decision:
+    """The ``Decision`` of its plain data."""
+    return Decision(**{**data, "evidence": tuple(data["evidence"])})
+
+
+def to_improvement(data: dict[str, Any]) -> Improvement:
+    """The ``Improvement`` of its plain data."""
+    return Improvement(data["report"], data["scaffold"], tuple(data["edits"]))

@@ -1,0 +1,204 @@
+"""The command line: ``python -m sia_nb run | resume | show | figures | data | model | doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .errors import ConfigError, SiaError, nearest
+
+EXAMPLES = """\
+examples
+  python -m sia_nb run                           LawBench, the cpu profile, seed 0
+  python -m sia_nb run --profile smoke           does everything work? a few minutes
+  python -m sia_nb run --seeds 3 --steps 12      three runs, seeds 0 1 2
+  python -m sia_nb run --agent claude            Claude writes the scaffolds (ANTHROPIC_API_KEY)
+  python -m sia_nb resume                        go on with the newest unfinished run
+  python -m sia_nb show RUN                      what happened, step by step
+  python -m sia_nb figures                       redraw Figures 1 and 4 and Table 3
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 well, 1 an error the user can mend, 2 bad usage, 130 interrupted."""
+    parser = _parser()
+    args, extra = parser.parse_known_args(argv)
+    try:
+        if args.command is None:
+            parser.print_help()
+            return 2
+        if extra and args.command != "run":
+            raise ConfigError(f"'{extra[0]}' is not known to '{args.command}'; see `python -m sia_nb {args.command} --help`")
+        return args.function(args, extra) or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+    except SiaError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Interrupted" else 2 if isinstance(error, ConfigError) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sia_nb", epilog=EXAMPLES, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sub = parser.add_subparsers(dest="command", metavar="command")
+
+    def command(name: str, function, text: str) -> argparse.ArgumentParser:
+        p = sub.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        p.set_defaults(function=function)
+        return p
+
+    run = command("run", _run, "Run the loop: a run a seed, each to its sealed test and figures.")
+    run.add_argument("--profile", default="cpu", help="where the defaults come from: smoke, cpu (default), gpu, paper")
+    run.add_argument("--seeds", type=int, default=1, metavar="N", help="how many runs, with seeds SEED … SEED+N-1 (default 1)")
+    run.add_argument("--run-dir", default="", metavar="DIR", help="the run folder (default: results/runs/<name>)")
+    run.add_argument("--no-figures", action="store_true", help="stop after the last step; the sealed test stays closed")
+    from .config import RunConfig
+
+    lines = [
+        f"  --{n.replace('_', '-'):22}{f.description} ({f.default!r})"
+        for n, f in RunConfig.model_fields.items()
+        if n != "profile"
+    ]
+    run.epilog = "parameters of a run, with the defaults of RunConfig; a profile sets its own\n" + "\n".join(lines)
+
+    p = command("resume", _resume, "Go on with a run from where it stopped.")
+    p.add_argument("run", nargs="?", default="", help="a run folder or its name; default: the newest unfinished one")
+    p = command("show", _show, "Print a run step by step, or list the runs.")
+    p.add_argument("run", nargs="?", default="", help="a run folder or its name; empty lists the runs")
+    p.add_argument("--step", type=int, default=0, help="print this step's decision, report and trajectory")
+    p.add_argument("--diff", action="store_true", help="with --step: how the scaffold differs from its parent's")
+    p = command("figures", _figures, "Draw Figures 1 and 4 and Table 3 from the finished runs and the reference runs.")
+    p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
+    p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
+    p = command("data", _data, "Fetch, check and prepare a task's data.")
+    p.add_argument("--task", default="lawbench")
+    p.add_argument("--seed", type=int, default=0, help="the seed of the train/dev split")
+    command("model", _model, "Fetch and convert the embedded model.")
+    command("doctor", _doctor, "Say what this machine can do, and what to do about what is missing.")
+    return parser
+
+
+def _overrides(extra: list[str]) -> dict:
+    """``--name value`` pairs for RunConfig's fields; ``--flag`` alone means true."""
+    from .config import RunConfig, parse_value
+
+    out, i = {}, 0
+    while i < len(extra):
+        word = extra[i]
+        if not word.startswith("--"):
+            raise ConfigError(f"'{word}' stands alone; parameters are written --name value")
+        name, _, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if name not in RunConfig.model_fields:
+            known = [n.replace("_", "-") for n in RunConfig.model_fields]
+            raise ConfigError(
+                f"parameter '{word}' is not known.{nearest(name.replace('_', '-'), known)} See `python -m sia_nb run --help`."
+            )
+        if not value:
+            if RunConfig.model_fields[name].annotation is bool and (i + 1 == len(extra) or extra[i + 1].startswith("--")):
+                value = "true"
+            elif i + 1 < len(extra):
+                i += 1
+                value = extra[i]
+            else:
+                raise ConfigError(f"parameter '{word}' has no value")
+        out[name] = parse_value(name, value)
+        i += 1
+    return out
+
+
+def _run(args: argparse.Namespace, extra: list[str]) -> None:
+    from .config import make_config
+    from .loop import run_loop
+    from .store import Run
+
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds: {args.seeds}; expected at least 1")
+    if args.run_dir and args.seeds > 1:
+        raise ConfigError("--run-dir names one folder, but --seeds asks for several runs; leave one of them out")
+    overrides = _overrides(extra)
+    first = overrides.pop("seed", 0)
+    configs = [make_config(args.profile, seed=first + n, **overrides) for n in range(args.seeds)]
+    for config in configs:
+        run = Run.create(config, Path(args.run_dir) if args.run_dir else None)
+        run_loop(run, figures=not args.no_figures)
+        _summary(run)
+
+
+def _resume(args: argparse.Namespace, _: list[str]) -> None:
+    from .loop import run_loop
+    from .store import find_run
+
+    run = find_run(args.run) if args.run else _newest_unfinished()
+    run_loop(run)
+    _summary(run)
+
+
+def _newest_unfinished():
+    from .errors import StoreError
+    from .store import Run, results_dir
+
+    folders = sorted((results_dir() / "runs").glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in folders:
+        if not (path.parent / "report.json").exists():
+            return Run(path.parent)
+    raise StoreError("no unfinished run under results/runs; `python -m sia_nb run` starts one")
+
+
+def _summary(run) -> None:
+    path = run.path / "report.json"
+    if not path.exists():
+        print(f"{run.path.name}: the sealed test has not been opened; `python -m sia_nb resume {run.path.name}` does")
+        return
+    from .store import read_json
+
+    report = read_json(path)
+    for arm, r in report["arms"].items():
+        value = r["test"][report["metric"]]
+        print(
+            f"{run.path.name}  {arm:9} dev {r['dev']:.4f}  sealed test {report['metric']} {value:.4f}  ({r['verifier_calls']:.0f} verifier calls)"
+        )
+
+
+def _show(args: argparse.Namespace, _: list[str]) -> None:
+    from .view import text
+
+    text.show(args.run, step=args.step, diff=args.diff)
+
+
+def _figures(args: argparse.Namespace, _: list[str]) -> None:
+    from .view import figures, tables
+
+    out = Path(args.out) if args.out else None
+    files = {**figures.figure_1(["lawbench"], profile=args.profile, out=out)}
+    print(f"Figure 1: {files['svg']} (and pdf, png, csv)")
+    print(f"Figure 4: {figures.figure_4(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
+    markdown, _paths = tables.table_3(["lawbench"], profile=args.profile, out=out)
+    print(f"Table 3:\n{markdown}")
+
+
+def _data(args: argparse.Namespace, _: list[str]) -> None:
+    from .store import data_dir
+    from .tasks import get_task
+
+    report = get_task(args.task).fetch(data_dir(), seed=args.seed)
+    for name, digest in report["files"].items():
+        print(f"{digest[:16]}  {name}")
+
+
+def _model(args: argparse.Namespace, _: list[str]) -> None:
+    from .policy.model import fetch
+    from .store import data_dir
+
+    print(f"the embedded model is ready: {fetch(data_dir())['path']}")
+
+
+def _doctor(args: argparse.Namespace, _: list[str]) -> int:
+    from .doctor import examine
+
+    return examine()

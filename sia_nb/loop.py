@@ -1,0 +1,202 @@
+"""The step-budget loop (paper §5.2): which notebook runs next, by papermill; resume is the same call.
+
+    1  01_init_scaffold                A_1 = M(U, R)
+    2  for g = 1 … steps
+         02_run_generation             execute A_g, record τ_g, score E_g
+         03_feedback_decision          F chooses; a harness update writes A_{g+1}; "stop" ends the loop
+    3  05_ablation_figures             opens the sealed test for this run, draws its figures
+
+The loop itself decides nothing: what is done is read from the completion marks of the run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import notebooks
+from .config import RunConfig
+from .store import Run, data_dir, read_json, write_json
+
+# Seconds a notebook, a verifier call and a sampled token took on the machine of the reference runs; replaced
+# by what this machine's own runs took as soon as there is one (data/cache/speed.json).
+REFERENCE_SPEED = {"notebook": 6.0, "verifier_call": 2.0, "token": 0.004, "report": 90.0}
+
+
+@dataclass
+class Clock:
+    """Estimates what a run will take, and learns from each notebook."""
+
+    speed: dict[str, float] = field(default_factory=lambda: dict(REFERENCE_SPEED))
+    measured: bool = False
+
+    @classmethod
+    def load(cls) -> Clock:
+        """This machine's own figures where there are some."""
+        path = data_dir() / "cache" / "speed.json"
+        if path.exists():
+            with contextlib.suppress(Exception):
+                return cls({**REFERENCE_SPEED, **read_json(path)}, True)
+        return cls()
+
+    def save(self) -> None:
+        """Keep the figures for the next estimate."""
+        write_json(data_dir() / "cache" / "speed.json", {k: round(v, 5) for k, v in self.speed.items()})
+
+    def step(self, c: RunConfig) -> float:
+        """Seconds of one 02_run_generation that spends its whole budget."""
+        s = self.speed
+        return s["notebook"] + min(c.seconds, c.verifier_calls * s["verifier_call"] + c.tokens * s["token"])
+
+    def total(self, c: RunConfig) -> float:
+        """Seconds of the whole run."""
+        return (c.steps + 1) * self.speed["notebook"] + c.steps * self.step(c) + self.speed["report"]
+
+    def learn(self, c: RunConfig, seconds: float, used: dict[str, float]) -> None:
+        """Correct the figures by one executed step."""
+        expected = (
+            self.speed["notebook"] + used["verifier_calls"] * self.speed["verifier_call"] + used["tokens"] * self.speed["token"]
+        )
+        factor = min(4.0, max(0.25, seconds / max(expected, 0.1))) ** 0.5
+        for key in ("verifier_call", "token"):
+            self.speed[key] *= factor
+
+
+class Bar:
+    """One progress bar with an ETA; plain lines where there is no terminal."""
+
+    def __init__(self, run: Run, total: float, echo: Callable[[str], None]):
+        self.run, self.total, self.echo = run, max(total, 1.0), echo
+        self.done, self.start, self.tty = 0.0, time.monotonic(), sys.stderr.isatty()
+        self.bar = None
+        if self.tty:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}<{postfix}", leave=False)
+
+    def tick(self, weight: float) -> None:
+        """Redraw from what the phase in hand says of itself."""
+        if not self.bar:
+            return
+        with contextlib.suppress(Exception):
+            now = json.loads((self.run.path / ".progress.json").read_text(encoding="utf-8"))
+            share = (self.done + weight * min(1.0, now["done"] / max(now["total"], 1))) / self.total
+            left = self._left(share)
+            self.bar.n = int(100 * share)
+            self.bar.set_postfix_str(f"{left} left, {now['what']}")
+
+    def advance(self, weight: float, line: str) -> None:
+        """A notebook has ended."""
+        self.done = min(self.total, self.done + weight)
+        elapsed = time.monotonic() - self.start
+        text = (
+            f"[{_clock(elapsed)}] {line}  ({100 * self.done / self.total:.0f} %, about {self._left(self.done / self.total)} left)"
+        )
+        if self.bar:
+            self.bar.write(text)
+        else:
+            self.echo(text)
+
+    def _left(self, share: float) -> str:
+        elapsed = time.monotonic() - self.start
+        planned = self.total * (1 - share)
+        pace = elapsed * (1 - share) / share if share > 0.05 else planned
+        return _clock(0.5 * (planned + pace))
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar:
+            self.bar.close()
+        with contextlib.suppress(OSError):
+            (self.run.path / ".progress.json").unlink()
+
+
+def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = True) -> Run:
+    """Run, or go on with, everything that ``run``'s config asks for. Safe to call again.
+
+    Raises:
+        StoreError: another process holds the folder, the disk is full, a finished file was altered.
+        Interrupted: SIGINT or SIGTERM. NotebookError, AgentError, …: what a phase raised.
+    """
+    config, clock = run.config, Clock.load()
+    with run.lock(), _terminable():
+        pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
+        share = len(pending) / config.steps
+        if pending:
+            source = "measured on this machine" if clock.measured else "by the reference machine's speed; yours may differ"
+            echo(
+                f"{run.path.name}: {len(pending)} of {config.steps} steps to run, about {_clock(clock.total(config) * share)} ({source})."
+            )
+        bar = Bar(run, clock.total(config) * max(share, 0.05), echo)
+        try:
+            _steps(run, clock, bar)
+            if figures:
+                _notebook(run, "05_ablation_figures", run.path / "notebooks", bar, clock.speed["report"], run_dir=str(run.path))
+        finally:
+            bar.close()
+            with contextlib.suppress(Exception):
+                clock.save()
+    return run
+
+
+def _steps(run: Run, clock: Clock, bar: Bar) -> None:
+    config, where = run.config, str(run.path)
+    if not run.done(1, "init"):
+        _notebook(run, "01_init_scaffold", run.step(1) / "notebooks", bar, clock.speed["notebook"], run_dir=where)
+        bar.advance(0, "step 1: A_1 written")
+    for g in range(1, config.steps + 1):
+        if not run.done(g, "run"):
+            weight = clock.step(config)
+            seconds = _notebook(run, "02_run_generation", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
+            m = run.metrics(g)
+            clock.learn(config, seconds, m["used"])
+            bar.advance(weight, f"step {g}: dev {m['score']:.4f}, {m['used']['verifier_calls']:.0f} verifier calls, {m['note']}")
+        if g == config.steps:
+            break
+        if not run.done(g, "decision"):
+            weight = clock.speed["notebook"]
+            _notebook(run, "03_feedback_decision", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
+            d = read_json(run.step(g) / "decision.json")
+            edits = run.origin(g + 1)["edits"] if d["action"] == "harness" else []
+            bar.advance(weight, f"step {g}: F chose {d['action']}{': ' + ', '.join(edits) if edits else ''}")
+        if read_json(run.step(g) / "decision.json")["action"] == "stop":
+            break
+
+
+def _notebook(run: Run, name: str, folder: Any, bar: Bar, weight: float, **values: Any) -> float:
+    timeout = max(1800.0, 4 * run.config.seconds)
+    return notebooks.execute(name, values, folder / f"{name}.ipynb", timeout=timeout, poll=lambda: bar.tick(weight))
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _clock(seconds: float) -> str:
+    """``75`` → ``1:15``."""
+    seconds = max(0, round(seconds))
+    return (
+        f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+        if seconds >= 3600
+        else f"{seconds // 60}:{seconds % 60:02d}"
+    )

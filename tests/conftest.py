@@ -1,0 +1,23 @@
+"""What several test files share: the real data and the real model, fetched once."""
+
+import pytest
+
+from sia_nb.store import data_dir
+
+
+@pytest.fixture(scope="session")
+def lawbench_data():
+    """The prepared data of LawBench, split seed 0; returns the data folder."""
+    from sia_nb.tasks import get_task
+
+    get_task("lawbench").fetch(data_dir(), seed=0)
+    return data_dir()
+
+
+@pytest.fixture(scope="session")
+def embedded_model():
+    """The embedded model, fetched and converted; returns the data folder."""
+    from sia_nb.policy.model import fetch
+
+    fetch(data_dir())
+    return data_dir()
