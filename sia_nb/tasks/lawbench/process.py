@@ -98,8 +98,8 @@ class SpecWorker:
         except (OSError, IndexError, TypeError):
             return ""
 
-    def predict(self, spec: dict[str, Any]) -> tuple[list[int], float]:
-        """Predictions of a spec for the new texts, and the seconds they took.
+    def predict(self, spec: dict[str, Any], precise: bool = False) -> tuple[list[int], float]:
+        """Predictions of a spec for the new texts, and the seconds they took; ``precise`` as ``fast.Engine.predict``.
 
         Raises:
             Failed: it crashed, ran out of memory or of time; the process is gone and a next question
@@ -110,7 +110,7 @@ class SpecWorker:
             self._start()
         self._socket.settimeout(self.seconds)
         try:
-            answer = self._ask({"spec": spec})
+            answer = self._ask({"spec": spec, "precise": precise})
         except TimeoutError:
             self._fail("timeout", f"{self.seconds:g} s")
         if answer is None:

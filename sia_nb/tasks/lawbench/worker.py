@@ -2,7 +2,7 @@
 
 Talks over one inherited socket, each message a 4-byte big-endian length and JSON:
 
-    → {"spec": {...}}       ← {"pred": [class number of every new text], "seconds": s}  or  {"error": text}
+    → {"spec": {...}, "precise": bool}   ← {"pred": [class number of every new text], "seconds": s}  or  {"error": text}
 
 It has the fitted texts' labels and the new texts' counts, no label of those. It ends when the socket closes. Run by
 ``process.SpecWorker`` only.
@@ -54,7 +54,10 @@ def main(fd: int, folder: str) -> None:
         while (request := receive(host)) is not None:
             began = time.perf_counter()
             try:
-                answer = {"pred": engine.predict(request["spec"]).tolist(), "seconds": time.perf_counter() - began}
+                answer = {
+                    "pred": engine.predict(request["spec"], request["precise"]).tolist(),
+                    "seconds": time.perf_counter() - began,
+                }
             except MemoryError:
                 raise
             except Exception as error:
