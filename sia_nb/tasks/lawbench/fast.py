@@ -8,8 +8,11 @@ solved for all classes at once on the kernel (see ``svc``). Imported by the work
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from .counts import atoms_of, load
 from .solution import Base, bases
 
 FREQUENT = 100
-QUICK = (16, 8, 5e-3)
+QUICK = (20, 14, 5e-3)
 PRECISE = (100, 80, 1e-3)
 
 
@@ -31,15 +34,26 @@ class Recent:
     def __init__(self, size: int):
         self.size = size
         self._items: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = Lock()
 
     def get(self, key: Any, make: Callable[[], Any]) -> Any:
         """The remembered value, or ``make()``."""
-        if key not in self._items:
-            while len(self._items) >= self.size:
+        with self._lock:
+            if key in self._items:
+                self._items.move_to_end(key)
+                return self._items[key]
+        value = make()
+        with self._lock:
+            self._items[key] = value
+            while len(self._items) > self.size:
                 self._items.popitem(last=False)
-            self._items[key] = make()
-        self._items.move_to_end(key)
-        return self._items[key]
+        return value
+
+
+def together(tasks: Iterable[Callable[[], Any]]) -> list[Any]:
+    """The results of tasks that do not depend on each other, two at a time; each task has one thread, so no bit changes."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda task: task(), tasks))
 
 
 class Engine:
@@ -55,9 +69,11 @@ class Engine:
     def predict(self, spec: dict[str, Any], precise: bool = False) -> np.ndarray:
         """Class numbers of the new texts, int [m]; ``precise``: SVCs are solved to the end."""
         members, level2 = bases(spec), spec["level2"]
+        views = {b.features: b for b in members if b.model != "nb"}
+        together(partial(self.kernel, b) for b in views.values())
+        pairs = together(partial(self.base, b, level2 != "none", precise) for b in members)
         if level2 == "none":
-            return second.plain_sum([self.base(b, False, precise)[1] for b in members]).argmax(axis=1)
-        pairs = [self.base(b, True, precise) for b in members]
+            return second.plain_sum([s for _, s in pairs]).argmax(axis=1)
         held, new = second.scaled([h for h, _ in pairs], [s for _, s in pairs])
         w = models.class_weights(self.y, spec["weight"])[self.y]
         if level2 == "rerank":
@@ -75,9 +91,7 @@ class Engine:
     def _fit(self, b: Base, held: bool, precise: bool) -> tuple[np.ndarray, np.ndarray]:
         if b.model == "nb":
             return naive_bayes(*self.weighted(b), self.y, b.weight, b.strength)
-        K, N = self._kernels.get(
-            (b.view, b.tf, b.idf, b.min_df, b.select), lambda: kernel(*map(features.unit_rows, self.weighted(b)))
-        )
+        K, N = self.kernel(b)
         w = models.class_weights(self.y, b.weight)[self.y].astype(np.float32)
         if b.model == "ridge":
             return ridge(K, N, self.y, w, b.strength)
@@ -87,9 +101,13 @@ class Engine:
             return models.knn(K, N, self.y, w, b.strength)
         return svc(K, N, self.y, models.class_weights(self.y, b.weight), b.strength, held, PRECISE if precise else QUICK)
 
+    def kernel(self, b: Base) -> tuple[np.ndarray, np.ndarray]:
+        """The cosines of a view: train with train, new with train."""
+        return self._kernels.get(b.features, lambda: kernel(*map(features.unit_rows, self.weighted(b))))
+
     def weighted(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-        """The weighted features of a view, train and dev."""
-        return self._weighted.get((b.view, b.tf, b.idf, b.min_df, b.select), lambda: self._weigh(b))
+        """The weighted features of a view, train and new."""
+        return self._weighted.get(b.features, lambda: self._weigh(b))
 
     def _weigh(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
         parts = [self._atoms.get(a, lambda a=a: load(self.folder, a, len(self.y))) for a in atoms_of(b.view)]
@@ -123,7 +141,8 @@ def kernel(train: sp.csr_matrix, new: sp.csr_matrix) -> tuple[np.ndarray, np.nda
     a, b = pick(train, frequent).toarray(), pick(new, frequent).toarray()
     s, t = pick(train, rare), pick(new, rare)
     turned = s.T.tocsr()
-    return a @ a.T + (s @ turned).toarray(), b @ a.T + (t @ turned).toarray()
+    both = together([lambda: a @ a.T + (s @ turned).toarray(), lambda: b @ a.T + (t @ turned).toarray()])
+    return both[0], both[1]
 
 
 def ridge(K: np.ndarray, N: np.ndarray, y: np.ndarray, w: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -150,16 +169,19 @@ def svc(
     steps, fold_steps, still = effort
     K, N = K + np.float32(1), N + np.float32(1)
     solve = Squared(K, y, weights, strength)
-    dual, f = solve(np.arange(len(y)), steps, still)
-    scores = np.full(f.shape, np.float32(-1))
-    if held:
-        fold = models.folds(y)
-        for i in range(models.FOLDS):
-            rows, out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-            fold_dual, _ = solve(rows, fold_steps, still)
-            part = K[np.ix_(out, rows)] @ fold_dual
-            part[:, np.bincount(y[rows], minlength=len(weights)) == 0] = -1
-            scores[out] = part
+    fold = models.folds(y)
+
+    def held_out(i: int) -> np.ndarray:
+        rows, out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
+        part = K[np.ix_(out, rows)] @ solve(rows, fold_steps, still)
+        part[:, np.bincount(y[rows], minlength=len(weights)) == 0] = -1
+        return part
+
+    tasks = [partial(solve, np.arange(len(y)), steps, still)]
+    dual, *parts = together(tasks + [partial(held_out, i) for i in range(models.FOLDS)] if held else tasks)
+    scores = np.full((len(y), len(weights)), np.float32(-1))
+    for i, part in enumerate(parts):
+        scores[fold == i] = part
     return scores, N @ dual
 
 
@@ -169,9 +191,9 @@ class Squared:
     def __init__(self, K: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float):
         self.K, self.y, self.weights, self.strength = K, y, weights, np.float32(strength)
 
-    def __call__(self, rows: np.ndarray, steps: int, still: float) -> tuple[np.ndarray, np.ndarray]:
-        """Dual coefficients and train scores, both [len(rows), k], once a step changes the former
-        by less than the share ``still``, at most ``steps``."""
+    def __call__(self, rows: np.ndarray, steps: int, still: float) -> np.ndarray:
+        """Dual coefficients [len(rows), k], once a step changes them by less than the share ``still``,
+        at most ``steps``."""
         y, full = self.y[rows], len(rows) == len(self.y)
         own = self.weights[y].astype(np.float32)
         slack = 1 / (2 * self.strength * np.maximum(own, 1))
@@ -195,7 +217,7 @@ class Squared:
             f, t = step, ahead
             if moved < still:
                 break
-        return dual, f
+        return dual
 
 
 def naive_bayes(

@@ -78,6 +78,11 @@ class Base:
     strength: float
     weight: str
 
+    @property
+    def features(self) -> tuple[Any, ...]:
+        """What its weighted features depend on."""
+        return (self.view, self.tf, self.idf, self.min_df, self.select)
+
 
 def bases(spec: dict[str, Any]) -> list[Base]:
     """The one to three different base models of a spec, in order."""
