@@ -16,12 +16,12 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "tests")]
 
-import torch
-from _common import commit, hardware, versions, write
-from policy_space import SPACE, messages
+import torch  # noqa: E402
+from _common import commit, hardware, versions, write  # noqa: E402
+from policy_space import SPACE, messages  # noqa: E402
 
-from sia_nb.policy.model import fetch, load
-from sia_nb.store import data_dir
+from sia_nb.policy.model import fetch, load  # noqa: E402
+from sia_nb.store import data_dir  # noqa: E402
 
 
 def best(work: Callable[[], Any], times: int = 2) -> tuple[float, Any]:
