@@ -33,7 +33,7 @@ MEMBERS = {
     "private/test.csv": "ae5f0c7c65ad01e7edd8d8e98db39e50e62f84d33ad03b12147f565ab68ac60b",
     "public/classes.json": "08bb3ccd2568076b0d2ec2e062e2a25027d147bf8e9bd8337bf4156b3e3cbd88",
 }
-FORMAT = 1
+FORMAT = 2
 
 
 def split(labels: Sequence[int], texts: Sequence[str], seed: int, share: float = DEV_SHARE) -> tuple[list[int], list[int]]:
@@ -193,11 +193,13 @@ def write_split(files: dict[str, bytes], layout: Layout) -> dict[str, Any]:
         "train.json": write_json(
             layout.public / "train.json", {"ids": fit, "texts": [texts[i] for i in fit], "labels": [labels[i] for i in fit]}
         ),
+        "labels.json": write_json(layout.public / "labels.json", [labels[i] for i in fit]),
         "dev.json": write_json(layout.public / "dev.json", {"ids": dev, "texts": [texts[i] for i in dev]}),
     }
     private = {
         layout.dev_labels.name: write_json(layout.dev_labels, [labels[i] for i in dev]),
         layout.test.name: write_json(layout.test, sealed),
+        "report/labels.json": write_json(layout.report / "labels.json", labels),
     }
     return {
         "format": FORMAT,
@@ -227,6 +229,7 @@ def current(layout: Layout) -> dict[str, Any] | None:
         return None
     wanted = [(layout.public / n, s) for n, s in (manifest["files"] | manifest["counts"]).items()]
     wanted += [(layout.dev_labels.parent / n, s) for n, s in manifest["sealed"].items()]
+    wanted += [(layout.report / n, s) for n, s in manifest["report"].items()]
     for file, expected in wanted:
         if not file.is_file():
             return None

@@ -1,4 +1,4 @@
-"""A spec's predictions on shared data in about a second: what the loop's verdicts run.
+"""A spec's predictions on shared data in a second or two: what the verdicts and the report run.
 
 The same methods as the compiled source, with three differences in the arithmetic: float32; products of
 sparse matrices taken apart into frequent features (dense, BLAS) and rare ones (sparse); and the SVC
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 
 from . import features, models, second
 from .counts import atoms_of, load
-from .files import Layout
 from .solution import Base, bases
 
 FREQUENT = 100
-ITERATIONS = 15
-FOLD_ITERATIONS = 6
+QUICK = (16, 8, 5e-3)
+PRECISE = (100, 80, 1e-3)
 
 
 class Recent:
@@ -43,22 +43,21 @@ class Recent:
 
 
 class Engine:
-    """Predictions of specs from one split's counts; remembers weighted views, kernels and base scores."""
+    """Predictions of specs from one folder of counts; remembers weighted views, kernels and base scores."""
 
-    def __init__(self, layout: Layout, y: np.ndarray):
-        self.layout, self.y = layout, y
+    def __init__(self, folder: Path, y: np.ndarray):
+        self.folder, self.y = folder, y
         self._atoms = Recent(5)
         self._weighted = Recent(4)
         self._kernels = Recent(6)
-        self._plain = Recent(64)
-        self._held = Recent(64)
+        self._scores = Recent(64)
 
-    def predict(self, spec: dict[str, Any]) -> np.ndarray:
-        """Class numbers of the dev texts, int [m]."""
+    def predict(self, spec: dict[str, Any], precise: bool = False) -> np.ndarray:
+        """Class numbers of the new texts, int [m]; ``precise``: SVCs are solved to the end."""
         members, level2 = bases(spec), spec["level2"]
         if level2 == "none":
-            return second.plain_sum([self.base(b, held=False)[1] for b in members]).argmax(axis=1)
-        pairs = [self.base(b, held=True) for b in members]
+            return second.plain_sum([self.base(b, False, precise)[1] for b in members]).argmax(axis=1)
+        pairs = [self.base(b, True, precise) for b in members]
         held, new = second.scaled([h for h, _ in pairs], [s for _, s in pairs])
         w = models.class_weights(self.y, spec["weight"])[self.y]
         if level2 == "rerank":
@@ -67,13 +66,13 @@ class Engine:
             _, scores = second.conditional_logit(held, new, self.y, w, spec["strength2"], level2 == "stack")
         return scores.argmax(axis=1)
 
-    def base(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out and dev scores of one base model; only the SVC saves time where ``held`` is not asked for."""
+    def base(self, b: Base, held: bool, precise: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out and new scores of one base model; ``held`` and ``precise`` make a difference to the SVC only."""
         if b.model != "svc":
-            return self._held.get(b, lambda: self._fit(b, True))
-        return (self._held if held else self._plain).get(b, lambda: self._fit(b, held))
+            held, precise = True, False
+        return self._scores.get((b, held, precise), lambda: self._fit(b, held, precise))
 
-    def _fit(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, b: Base, held: bool, precise: bool) -> tuple[np.ndarray, np.ndarray]:
         if b.model == "nb":
             return naive_bayes(*self.weighted(b), self.y, b.weight, b.strength)
         K, N = self._kernels.get(
@@ -86,14 +85,14 @@ class Engine:
             return models.centroid(K, N, self.y, b.strength)
         if b.model == "knn":
             return models.knn(K, N, self.y, w, b.strength)
-        return svc(K, N, self.y, models.class_weights(self.y, b.weight), b.strength, held)
+        return svc(K, N, self.y, models.class_weights(self.y, b.weight), b.strength, held, PRECISE if precise else QUICK)
 
     def weighted(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
         """The weighted features of a view, train and dev."""
         return self._weighted.get((b.view, b.tf, b.idf, b.min_df, b.select), lambda: self._weigh(b))
 
     def _weigh(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-        parts = [self._atoms.get(a, lambda a=a: load(self.layout, a, len(self.y))) for a in atoms_of(b.view)]
+        parts = [self._atoms.get(a, lambda a=a: load(self.folder, a, len(self.y))) for a in atoms_of(b.view)]
         train, new = (sp.hstack(side, format="csr") if len(parts) > 1 else side[0] for side in zip(*parts, strict=True))
         columns = features.chosen_columns(train, self.y, b.min_df, b.select)
         if len(columns) < train.shape[1]:
@@ -139,23 +138,25 @@ def ridge(K: np.ndarray, N: np.ndarray, y: np.ndarray, w: np.ndarray, strength: 
 
 
 def svc(
-    K: np.ndarray, N: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float, held: bool
+    K: np.ndarray, N: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float, held: bool, effort: tuple[int, int, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """``models.svc`` for all classes at once.
 
     The squared hinge is majorised by a parabola of the same curvature at every text, so one step is a
     ridge regression whose matrix is the same for all classes and steps: one Cholesky, then accelerated
-    steps (Nesterov, restarted) of two triangular solves. The bias is LIBLINEAR's: a constant feature.
+    steps (Nesterov's, restarted when they turn back) of two triangular solves. The bias is LIBLINEAR's: a constant feature. ``effort``: most
+    steps on all texts, most steps on a fold, and the change of a step that is taken for standing still.
     """
+    steps, fold_steps, still = effort
     K, N = K + np.float32(1), N + np.float32(1)
     solve = Squared(K, y, weights, strength)
-    dual, f = solve(np.arange(len(y)), ITERATIONS)
+    dual, f = solve(np.arange(len(y)), steps, still)
     scores = np.full(f.shape, np.float32(-1))
     if held:
         fold = models.folds(y)
         for i in range(models.FOLDS):
             rows, out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-            fold_dual, _ = solve(rows, FOLD_ITERATIONS)
+            fold_dual, _ = solve(rows, fold_steps, still)
             part = K[np.ix_(out, rows)] @ fold_dual
             part[:, np.bincount(y[rows], minlength=len(weights)) == 0] = -1
             scores[out] = part
@@ -168,8 +169,9 @@ class Squared:
     def __init__(self, K: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float):
         self.K, self.y, self.weights, self.strength = K, y, weights, np.float32(strength)
 
-    def __call__(self, rows: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dual coefficients and train scores, both [len(rows), k], after a fixed number of steps."""
+    def __call__(self, rows: np.ndarray, steps: int, still: float) -> tuple[np.ndarray, np.ndarray]:
+        """Dual coefficients and train scores, both [len(rows), k], once a step changes the former
+        by less than the share ``still``, at most ``steps``."""
         y, full = self.y[rows], len(rows) == len(self.y)
         own = self.weights[y].astype(np.float32)
         slack = 1 / (2 * self.strength * np.maximum(own, 1))
@@ -180,14 +182,19 @@ class Squared:
         pull = np.broadcast_to((1 / np.maximum(own, 1))[:, None], sign.shape).copy()
         pull[np.arange(len(y)), y] *= own
         f = sign
-        look, dual, t = f, None, 1.0
+        look, dual, t = f, np.zeros_like(f), 1.0
         for _ in range(steps):
-            target = look + pull * sign * np.maximum(0, 1 - sign * look)
+            dual_was, target = dual, look + pull * sign * np.maximum(0, 1 - sign * look)
             dual = cho_solve(factor, target, check_finite=False)
             step = target - slack[:, None] * dual
             ahead = (1 + np.sqrt(1 + 4 * t * t)) / 2
-            look = step + np.float32((t - 1) / ahead) * (step - f)
+            look_was, look = look, step + np.float32((t - 1) / ahead) * (step - f)
+            if np.vdot(look_was - step, step - f) > 0:
+                ahead = 1.0
+            moved = np.linalg.norm(dual - dual_was) / np.linalg.norm(dual)
             f, t = step, ahead
+            if moved < still:
+                break
         return dual, f
 
 

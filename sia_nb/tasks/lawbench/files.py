@@ -33,13 +33,18 @@ class Layout:
 
     @property
     def public(self) -> Path:
-        """train.json, dev.json (texts only), classes.json, counts_*.npz, manifest.json."""
+        """train.json, dev.json (texts only), classes.json, labels.json (of train), counts_*.npz, manifest.json."""
         return self.data_dir / "lawbench" / f"seed_{self.seed}"
 
     @property
     def dev_labels(self) -> Path:
         """Dev labels: the host scores with them, no solution reads them."""
         return self.data_dir / "sealed" / "lawbench" / f"dev_seed_{self.seed}.json"
+
+    @property
+    def report(self) -> Path:
+        """Counts of train + dev against test, and the former's labels: what a spec needs for the report."""
+        return self.data_dir / "sealed" / "lawbench" / "report"
 
     @property
     def test(self) -> Path:

@@ -19,7 +19,6 @@ from typing import Any
 
 from ...errors import SandboxError
 from ...scaffold.sandbox import Limits, launch
-from .files import Layout
 from .worker import receive, send
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -30,6 +29,7 @@ BOOT = (
     "runpy.run_module('sia_nb.tasks.lawbench.worker',run_name='__main__',alter_sys=True)"
 )
 FOREVER = 10**7
+THREADS = 1
 OUTPUT_BYTES = 4 << 20
 NO_MEMORY = 77
 
@@ -43,10 +43,13 @@ class Failed(Exception):
 
 
 class SpecWorker:
-    """A warm process that turns specs into predictions on dev; started at the first question."""
+    """A warm process that turns specs into predictions from one folder of counts; started at the first question.
 
-    def __init__(self, layout: Layout, memory_mb: int = 6000, seconds: float = 60.0):
-        self.layout, self.memory_mb, self.seconds = layout, memory_mb, seconds
+    It has one thread, whatever the machine, since their number can change the last bits of a sum.
+    """
+
+    def __init__(self, counts: Path, memory_mb: int = 6000, seconds: float = 120.0):
+        self.counts, self.memory_mb, self.seconds = counts.resolve(), memory_mb, seconds
         self._process: Any = None
         self._socket: socket.socket | None = None
         self._folder: str | None = None
@@ -55,21 +58,14 @@ class SpecWorker:
         ours, theirs = socket.socketpair()
         self._folder = tempfile.mkdtemp(prefix="lawbench-")
         try:
-            argv = [
-                sys.executable,
-                "-c",
-                BOOT,
-                str(PACKAGE),
-                str(theirs.fileno()),
-                str(self.layout.data_dir.resolve()),
-                str(self.layout.seed),
-            ]
+            argv = [sys.executable, "-c", BOOT, str(PACKAGE), str(theirs.fileno()), str(self.counts)]
             self._process = launch(
                 argv,
-                read=[self.layout.public.resolve()],
+                read=[self.counts],
                 write=[Path(self._folder)],
                 limits=Limits(wall_seconds=FOREVER, cpu_seconds=FOREVER, memory_mb=self.memory_mb, processes=64),
                 pass_fds=(theirs.fileno(),),
+                env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(THREADS)),
                 stderr=Path(self._folder) / "stderr",
                 trusted=True,
             )
@@ -102,8 +98,8 @@ class SpecWorker:
         except (OSError, IndexError, TypeError):
             return ""
 
-    def predict(self, spec: dict[str, Any]) -> tuple[list[int], float]:
-        """Predictions of a spec on dev and the seconds they took.
+    def predict(self, spec: dict[str, Any], precise: bool = False) -> tuple[list[int], float]:
+        """Predictions of a spec for the new texts, and the seconds they took; ``precise`` as ``fast.Engine.predict``.
 
         Raises:
             Failed: it crashed, ran out of memory or of time; the process is gone and a next question
@@ -114,7 +110,7 @@ class SpecWorker:
             self._start()
         self._socket.settimeout(self.seconds)
         try:
-            answer = self._ask({"spec": spec})
+            answer = self._ask({"spec": spec, "precise": precise})
         except TimeoutError:
             self._fail("timeout", f"{self.seconds:g} s")
         if answer is None:

@@ -78,12 +78,12 @@ def conditional_logit(
 def rerank(held: np.ndarray, new: np.ndarray, y: np.ndarray, w: np.ndarray, strength: float, top: int = 6) -> np.ndarray:
     """A boosted judge of the first few classes of each text; returns scores [new, k].
 
-    The candidates come from the bias-corrected sum. What the judge sees of a candidate: its logit, its
+    The candidates come from the conditional logit by class. What the judge sees of a candidate: its logit, its
     distance to the best logit, its rank, and each model's score and distance to that model's best.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    logit_held, logit_new = conditional_logit(held, new, y, w, strength, False)
+    logit_held, logit_new = conditional_logit(held, new, y, w, strength, by_class=True)
 
     def candidates(logits: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(-logits, axis=1, kind="stable")[:, :top]

@@ -56,6 +56,13 @@ class LawBench:
 
         return fetch(Path(data_dir), seed)
 
+    def check(self, data_dir: Path, seed: int = 0) -> dict[str, Any] | None:
+        """The manifest of prepared data, None where it is not there yet; raises ``DataError`` where it was altered."""
+        from .data import current
+        from .files import Layout
+
+        return current(Layout(Path(data_dir), seed))
+
     def verifier(self, data_dir: Path, cache_dir: Path, *, workers: int = 1, unsafe_no_sandbox: bool = False, seed: int = 0):
         """A ``LawBenchVerifier`` on prepared data."""
         from .verifier import LawBenchVerifier

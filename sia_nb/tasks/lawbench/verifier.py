@@ -22,7 +22,7 @@ from .files import Layout, read_json, sha256, write_json
 from .process import Failed, SpecWorker, run_code
 from .solution import SPACE, bases, check_code
 
-METHOD = 1
+METHOD = 3
 CODE_SECONDS, CODE_MEMORY = 120.0, 4000
 FULL_SECONDS, FULL_MEMORY = 1800.0, 8000
 
@@ -91,7 +91,7 @@ class LawBenchVerifier:
         self.cache_dir = Path(cache_dir)
         self.unsafe = unsafe_no_sandbox
         self.code_seconds, self.code_memory_mb = code_seconds, code_memory_mb
-        self._idle = [SpecWorker(self.layout) for _ in range(max(1, workers))]
+        self._idle = [SpecWorker(self.layout.public) for _ in range(max(1, workers))]
         self._all = list(self._idle)
         self._free = threading.Semaphore(len(self._idle))
         self._known: dict[str, dict[str, Any]] = {}
@@ -106,23 +106,28 @@ class LawBenchVerifier:
             return Score(0.0, False, f"{error.kind}: {error}", solution_id=solution.id)
         return self._remembered(solution, key, lambda: self._run(solution, spec))
 
-    def full(self, solution: Solution) -> Score:
-        """The same verdict by the compiled source, nothing approximated; minutes for some specs."""
+    def full(self, solution: Solution, *, compiled: bool = False) -> Score:
+        """The verdict on dev with nothing approximated: a spec's SVCs are solved to the end.
+
+        ``compiled`` runs the compiled scikit-learn source instead, which takes minutes for an SVC.
+        """
         try:
             key, spec = self._key(solution)
         except InvalidSolution as error:
             return Score(0.0, False, f"{error.kind}: {error}", solution_id=solution.id)
-        if spec is None:
+        if compiled and spec is not None:
+            return self._remembered(solution, sha256(f"compiled {key}".encode()), lambda: self._run_source(solution), False)
+        if spec is None or all(b.model != "svc" for b in bases(spec)):
             return self.score(solution)
-        return self._remembered(solution, sha256(f"full {key}".encode()), lambda: self._run_source(solution), remember_pred=False)
+        return self._remembered(solution, sha256(f"full {key}".encode()), lambda: self._run(solution, spec, True), False)
 
     def paired_se(self, a: str, b: str) -> float:
         """Standard error of value(a) − value(b), text by text; the ids must have been scored here as valid."""
         hits = [[float(p == y) for p, y in zip(self._pred[i], self._labels, strict=True)] for i in (a, b)]
         return macro_se([x - z for x, z in zip(*hits, strict=True)], self._labels)
 
-    def seal(self, solution: Solution) -> dict[str, float]:
-        """Fit on train + dev, score on the sealed test.
+    def seal(self, solution: Solution, *, compiled: bool = False) -> dict[str, float]:
+        """Fit on train + dev, score on the sealed test; a spec by its compiled source where ``compiled``.
 
         Returns:
             top1, top1_se, macro, top1_without_copies (texts that also stand in train left out), n.
@@ -130,11 +135,19 @@ class LawBenchVerifier:
         Raises:
             InvalidSolution: the solution does not run; kind says why.
         """
-        train, dev = (read_json(self.layout.public / f"{s}.json", self._manifest["files"][f"{s}.json"]) for s in ("train", "dev"))
         test = read_json(self.layout.test, self._manifest["sealed"]["test.json"])
-        labels = train["labels"] + self._labels
         try:
-            pred = self._code(solution, train["texts"] + dev["texts"], labels, test["texts"])
+            if solution.dialect == "spec" and not compiled:
+                worker = SpecWorker(self.layout.report)
+                try:
+                    pred, _ = worker.predict(SPACE.parse(solution.text), precise=True)
+                finally:
+                    worker.close()
+            else:
+                train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
+                rows = zip(train["ids"] + dev["ids"], train["texts"] + dev["texts"], train["labels"] + self._labels, strict=True)
+                _, texts, labels = zip(*sorted(rows), strict=True)
+                pred = self._code(solution, list(texts), list(labels), test["texts"])
         except Failed as error:
             raise InvalidSolution(error.kind, str(error)) from error
         hits = [p == y for p, y in zip(pred, test["labels"], strict=True)]
@@ -170,13 +183,13 @@ class LawBenchVerifier:
         text = f"{METHOD}\n{self._data}\n{solution.dialect}\n{meaning}"
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), spec
 
-    def _run(self, solution: Solution, spec: dict[str, Any] | None) -> list[int]:
+    def _run(self, solution: Solution, spec: dict[str, Any] | None, precise: bool = False) -> list[int]:
         if spec is None:
             return self._run_source(solution)
         with self._free:
             worker = self._idle.pop()
             try:
-                return worker.predict(spec)[0]
+                return worker.predict(spec, precise)[0]
             finally:
                 self._idle.append(worker)
 
@@ -229,9 +242,9 @@ class LawBenchVerifier:
         try:
             raw = json.loads(path.read_bytes())
             entry = raw["entry"]
-            if raw["key"] == key and raw["check"] == sha256(json.dumps(entry).encode()):
-                if "failed" in entry or len(entry["pred"]) == len(self._labels):
-                    return entry
+            whole = raw["key"] == key and raw["check"] == sha256(json.dumps(entry).encode())
+            if whole and ("failed" in entry or len(entry["pred"]) == len(self._labels)):
+                return entry
         except OSError:
             return None
         except (ValueError, KeyError, TypeError):

@@ -1,10 +1,10 @@
-"""The process that answers specs: it keeps the counts, kernels and scores of one split in memory.
+"""The process that answers specs: it keeps the counts, kernels and scores of one folder in memory.
 
 Talks over one inherited socket, each message a 4-byte big-endian length and JSON:
 
-    → {"spec": {...}}       ← {"pred": [class number of every dev text], "seconds": s}  or  {"error": text}
+    → {"spec": {...}, "precise": bool}   ← {"pred": [class number of every new text], "seconds": s}  or  {"error": text}
 
-It has train labels and dev texts' counts, no dev label. It ends when the socket closes. Run by
+It has the fitted texts' labels and the new texts' counts, no label of those. It ends when the socket closes. Run by
 ``process.SpecWorker`` only.
 """
 
@@ -41,21 +41,23 @@ def _exactly(source: socket.socket, count: int) -> bytes | None:
     return bytes(data)
 
 
-def main(fd: int, data_dir: str, seed: int) -> None:
+def main(fd: int, folder: str) -> None:
     """Serve until the socket closes."""
     import numpy as np
 
     from .fast import Engine
-    from .files import Layout, read_json
+    from .files import read_json
 
-    layout = Layout(Path(data_dir), seed)
-    engine = Engine(layout, np.array(read_json(layout.public / "train.json")["labels"]))
+    engine = Engine(Path(folder), np.array(read_json(Path(folder) / "labels.json")))
     with socket.socket(fileno=fd) as host:
         send(host, {"ready": True})
         while (request := receive(host)) is not None:
             began = time.perf_counter()
             try:
-                answer = {"pred": engine.predict(request["spec"]).tolist(), "seconds": time.perf_counter() - began}
+                answer = {
+                    "pred": engine.predict(request["spec"], request["precise"]).tolist(),
+                    "seconds": time.perf_counter() - began,
+                }
             except MemoryError:
                 raise
             except Exception as error:
@@ -64,4 +66,4 @@ def main(fd: int, data_dir: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2])

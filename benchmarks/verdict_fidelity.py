@@ -1,0 +1,121 @@
+"""Does the loop's verdict rank LawBench specs as the compiled source does, and how long does it take?
+
+    python benchmarks/verdict_fidelity.py [--data data] [--specs 24] [--seed 0] [--out FILE]
+
+Draws specs from the space, scores each as the loop does (``score``) and by its compiled scikit-learn
+source (``full(compiled=True)``), and prints Spearman's rank correlation over all specs and over the ten best. Every
+second spec is the best of four draws by ``score``, so that good solutions are among them; a draw has a
+second or third model one time in three. Then 40 more draws are scored for the time a verdict takes, and
+a walk of 40 steps that changes one field at a time, as a search does. About 15 minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from sia_nb.tasks.base import Solution
+from sia_nb.tasks.lawbench.task import LawBench
+
+
+def draw(task: LawBench, rng: Random) -> dict:
+    """A random spec, its second and third model left out two times in three."""
+    spec = task.space.random(rng)
+    for view in ("view2", "view3"):
+        if rng.random() < 2 / 3:
+            spec[view] = "none"
+    return spec
+
+
+def step(task: LawBench, spec: dict, rng: Random) -> dict:
+    """``spec`` with one field changed."""
+    field = rng.choice(task.space.fields)
+    return {**spec, field.name: rng.choice([v for v in field.values if v != spec[field.name]])}
+
+
+def spearman(a: list[float], b: list[float]) -> float:
+    """Rank correlation, ties by their mean rank."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+def times(values: list[float]) -> dict[str, float]:
+    """Mean, median and 95th percentile, in seconds."""
+    ordered = sorted(values)
+    p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+    return {"mean": statistics.fmean(values), "median": statistics.median(values), "p95": p95, "n": len(values)}
+
+
+def main() -> None:
+    """Run and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SIA_DATA", "data")))
+    parser.add_argument("--specs", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/bench/verdict_fidelity.json"))
+    arguments = parser.parse_args()
+    task, rng = LawBench(), Random(arguments.seed)
+    task.fetch(arguments.data)
+    solution = lambda spec: Solution("spec", task.space.dump(spec))
+    rows, drawn, walked = [], [], []
+    with tempfile.TemporaryDirectory() as cache, task.verifier(arguments.data, Path(cache)) as verifier:
+        score = lambda spec: verifier.score(solution(spec))
+        score(json.loads(task.fallback().text))
+        for _ in range(40):
+            drawn.append(score(draw(task, rng)).seconds)
+        print("seconds a verdict, independent draws:", times(drawn), flush=True)
+        spec = draw(task, rng)
+        for _ in range(40):
+            new = step(task, spec, rng)
+            verdict = score(new)
+            walked += [] if verdict.cached else [verdict.seconds]
+            spec = new if verdict.value >= score(spec).value else spec
+        print("seconds a verdict, one field at a time:", times(walked), flush=True)
+        for i in range(arguments.specs):
+            spec = max((draw(task, rng) for _ in range(4 if i % 2 else 1)), key=lambda s: score(s).value)
+            fast, began = score(spec), time.perf_counter()
+            full = verifier.full(solution(spec), compiled=True)
+            row = {
+                "spec": spec,
+                "fast": fast.value,
+                "full": full.value,
+                "full_seconds": time.perf_counter() - began,
+                "reason": full.reason,
+            }
+            rows.append(row)
+            print(
+                f"{i + 1:2d} fast {fast.value:.4f} full {full.value:.4f} ({row['full_seconds']:.0f} s) {full.reason}", flush=True
+            )
+    rows.sort(key=lambda r: -r["full"])
+    compared = [r for r in rows if not r["reason"]]
+    result = {
+        "name": "verdict_fidelity",
+        "what": "LawBench: the loop's verdict against the compiled source's, macro accuracy on dev",
+        "spearman": spearman([r["fast"] for r in compared], [r["full"] for r in compared]),
+        "spearman_top10": spearman([r["fast"] for r in compared[:10]], [r["full"] for r in compared[:10]]),
+        "largest_difference": max(abs(r["fast"] - r["full"]) for r in compared),
+        "compared": len(compared),
+        "seconds_drawn": times(drawn),
+        "seconds_walked": times(walked),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "command": " ".join(["python", *sys.argv]),
+        "specs": rows,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print({k: v for k, v in result.items() if k != "specs"})
+
+
+if __name__ == "__main__":
+    main()
