@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from sia_nb.store import ROOT, commit, hardware
+
+__all__ = ["ROOT", "commit", "hardware", "versions", "write"]
 FOLDER = ROOT / "results" / "reference" / "bench"
-
-
-def hardware() -> str:
-    """The processor and how many cores this process may use."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cpu}, {cores} cores"
 
 
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions, Python's own among them."""
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}
-
-
-def commit() -> str:
-    """The commit this checkout is at, with ``+`` where files differ from it."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def write(name: str, **fields: Any) -> Path:
