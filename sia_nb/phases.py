@@ -153,7 +153,10 @@ def _keep_or_roll_back(run: Run, step: int, metrics: dict[str, Any], verifier: V
     if metrics["solution_id"] == best["solution_id"]:
         noise = 0.0
     elif best["valid"]:
-        noise = verifier.paired_se(metrics["solution_id"], best["solution_id"])
+        task = get_task(run.config.task)
+        a, b = (task.parse(m["solution"]) for m in (metrics, best))
+        verifier.score(a), verifier.score(b)  # remembered; an earlier step's process may have scored them
+        noise = verifier.paired_se(a.id, b.id)
     else:
         noise = 0.0
     accepted = gain > noise

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ def load(
 
     Args:
         dtype: "float32", "bfloat16", or "auto": the faster of the two here, measured once (``fastest_dtype``).
-        threads: torch threads; the physical cores where None.
+        threads: torch threads; where None, $OMP_NUM_THREADS or else the physical cores.
 
     Raises:
         ModelError: the model is not there, damaged, or has no tokenizer; says which and what to do.
@@ -136,7 +137,7 @@ def load(
 
     from .sampling import Policy
 
-    torch.set_num_threads(threads or _physical_cores())
+    torch.set_num_threads(threads or _cores())
     if name == EMBEDDED:
         source = Path(data_dir) / "models" / FOLDER
         verify(source)
@@ -147,7 +148,8 @@ def load(
 
         cache = Path(data_dir) / "models" / FOLDER / "speed.json"
         dtype = fastest_dtype(cache)
-    model, tokenizer = _from_folder(source, dtype) if source else _from_hub(name, dtype)
+    with _no_bars():
+        model, tokenizer = _from_folder(source, dtype) if source else _from_hub(name, dtype)
     if tokenizer.eos_token_id is None or not tokenizer.chat_template:
         raise ModelError(f"model: the tokenizer of '{name}' has no end token or no chat template; use an instruction-tuned model.")
     return Policy(model, tokenizer, name=name)
@@ -191,9 +193,25 @@ def _from_hub(name: str, dtype: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def _physical_cores() -> int:
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers without its progress bars, which would end up in notebooks and logs."""
+    from transformers.utils import logging
+
+    was = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was:
+            logging.enable_progress_bar()
+
+
+def _cores() -> int:
     import psutil
 
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(psutil.cpu_count(logical=False) or here, here))
 
@@ -241,12 +259,9 @@ def _convert(gguf: Path, folder: Path, progress: Callable[[str], Any]) -> None:
     """Dequantise ``gguf`` into a plain bfloat16 model, tokenizer and manifest in ``folder``."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
-    from transformers.utils import logging
 
     progress("model: converting the weights (about half a minute, once)")
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with _no_bars():
         raw = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = _fixed(AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name))
         known = raw.config.to_dict()
@@ -262,9 +277,7 @@ def _convert(gguf: Path, folder: Path, progress: Callable[[str], Any]) -> None:
         plain.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
         plain.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    finally:
-        if bar:
-            logging.enable_progress_bar()
+    os.chmod(folder / "model.safetensors", 0o644)
     manifest = {
         "format": FORMAT,
         "name": EMBEDDED,

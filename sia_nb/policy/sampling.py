@@ -22,19 +22,9 @@ import torch
 from ..errors import ModelError
 from .grammar import Grammar
 from .prefix import Prefix, Rows
+from .sample import Sample
 
 MEMORY = 2**30  # bytes of keys and values that the rows of one micro-batch may take
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One continuation of a prompt."""
-
-    text: str  # without the end token
-    tokens: int  # how many were written, the end token included
-    token_ids: tuple[int, ...]
-    logprob: float  # sum over the tokens, in nats, of the distribution drawn from (temperature 1 where it was 0)
-    stop: str  # "end": the end token was written; "length": max_tokens were
 
 
 @dataclass
@@ -111,10 +101,19 @@ class Policy:
             out += _Batch(self, prefix, grammar, rows, room, temperature, seed).run()
         return out
 
+    def forget(self) -> None:
+        """Drop the computed prompts (never needed for right results: changed weights and adapters are noticed)."""
+        self._prefixes = []
+
     def _prefix(self, ids: list[int]) -> Prefix:
-        weights = tuple((p.data_ptr(), p._version) for p in self.model.parameters())
+        """The prompt's keys and values, from the last two prompts where these weights computed them."""
+        weights = (
+            [(p.data_ptr(), p._version) for p in self.model.parameters()],
+            [(m.disable_adapters, str(m.active_adapters)) for m in self.model.modules() if hasattr(m, "disable_adapters")],
+        )
         if weights != self._weights:
-            self._weights, self._prefixes = weights, []
+            self._weights = weights
+            self.forget()
         for old in self._prefixes:
             if old.ids == ids:
                 return old

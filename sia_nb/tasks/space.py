@@ -83,7 +83,7 @@ class Space:
         """
         out: list[tuple[str, ...]] = []
         for i, field in enumerate(self.fields):
-            out.append((("{" if i == 0 else ",") + json.dumps(field.name) + ":",))
+            out.append((("{" if i == 0 else ",") + json.dumps(field.name, ensure_ascii=False) + ":",))
             out.append(field.tokens)
         out.append(("}",))
         return out

@@ -108,7 +108,7 @@ EDITS: tuple[Edit, ...] = (
         "An additive fit over the verdicts estimates each value's effect; of a pool of changes the most promising is scored.",
         "more verdicts above the best so far",
         op.screen_changes,
-        _has("most_promising"),
+        _in("neighbours", r"pool = "),
         _own,
         ("local_search",),
     ),

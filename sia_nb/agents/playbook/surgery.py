@@ -10,10 +10,16 @@ import ast
 import re
 import textwrap
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 INDENT = "    "
 Match = Callable[[ast.stmt], bool]
+
+
+@lru_cache(64)
+def _parse(source: str) -> ast.Module:
+    return ast.parse(source)
 
 
 def _lines(source: str) -> list[str]:
@@ -26,7 +32,7 @@ def _block(text: str, column: int) -> list[str]:
 
 def function(source: str, name: str) -> ast.FunctionDef | None:
     """The top-level function of that name."""
-    for node in ast.parse(source).body:
+    for node in _parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
     return None
@@ -49,7 +55,7 @@ def replace_function(source: str, name: str, text: str) -> str:
 
 def add_function(source: str, text: str, before: str) -> str:
     """Put a function in front of another one, unless one of its name is there."""
-    definition = ast.parse(textwrap.dedent(text)).body[0]
+    definition = _parse(textwrap.dedent(text)).body[0]
     assert isinstance(definition, ast.FunctionDef)
     if function(source, definition.name) is not None:
         return source
@@ -60,7 +66,7 @@ def add_function(source: str, text: str, before: str) -> str:
 
 
 def _assignment(source: str, name: str) -> ast.Assign | None:
-    for node in ast.parse(source).body:
+    for node in _parse(source).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             return node
     return None
@@ -95,7 +101,7 @@ def add_constant(source: str, name: str, value: Any, comment: str = "") -> str:
     if _assignment(source, name) is not None:
         return source
     heads = (ast.Assign, ast.Import, ast.ImportFrom)
-    last = max((node.end_lineno or 1 for node in ast.parse(source).body if isinstance(node, heads)), default=1)
+    last = max((node.end_lineno or 1 for node in _parse(source).body if isinstance(node, heads)), default=1)
     lines = _lines(source)
     lines.insert(last, f"{name} = {literal(value)}" + (f"  # {comment}" if comment else "") + "\n")
     return "".join(lines)
@@ -103,13 +109,13 @@ def add_constant(source: str, name: str, value: Any, comment: str = "") -> str:
 
 def set_docstring(source: str, text: str, name: str = "") -> str:
     """Replace the docstring of a function, or of the module."""
-    body = _require(source, name).body if name else ast.parse(source).body
+    body = _require(source, name).body if name else _parse(source).body
     return _replace(source, body[0], '"""' + text.replace("\\", "\\\\").replace('"""', "'''") + '"""')
 
 
 def add_import(source: str, module: str) -> str:
     """Add ``import module`` in alphabetical order to the imports that are there."""
-    imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import)]
+    imports = [node for node in _parse(source).body if isinstance(node, ast.Import)]
     if any(alias.name == module for node in imports for alias in node.names):
         return source
     after = [node.end_lineno or 1 for node in imports if node.names[0].name < module]
@@ -128,7 +134,7 @@ def _replace(source: str, node: Any, text: str) -> str:
 
 def calls(source: str, dotted: str) -> list[ast.Call]:
     """The calls of ``dotted`` (e.g. ``env.sample``), in order of their place."""
-    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == dotted]
+    found = [node for node in ast.walk(_parse(source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == dotted]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
 
 
@@ -164,6 +170,7 @@ def has(pattern: str) -> Match:
     return lambda node: re.match(pattern, ast.unparse(node).splitlines()[0]) is not None
 
 
+@lru_cache(1024)
 def found(source: str, name: str, pattern: str) -> bool:
     """Whether a function of that name has a statement that ``has`` matches."""
     try:

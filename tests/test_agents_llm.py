@@ -1,0 +1,200 @@
+"""The language-model agents with the real SDKs against a local server."""
+
+import json
+from pathlib import Path
+
+import pytest
+from agent_server import BETTER, KEY, SCAFFOLD, Server, chat_says, claude_says, decided, view, written
+
+from sia_nb.agents import get_agents
+from sia_nb.agents.record import AgentRecorder
+from sia_nb.budget import Caps, Ledger
+from sia_nb.errors import AgentError, BudgetExceeded
+
+KINDS = {"claude": ("ANTHROPIC_API_KEY", "", claude_says), "openai_compatible": ("OPENAI_API_KEY", "/v1", chat_says)}
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch, kind):
+    """``make(*script) -> (server, M, F, recorder, waits)``; afterwards no file holds the key."""
+    for variable, _, _ in KINDS.values():
+        monkeypatch.setenv(variable, KEY)
+    servers = []
+
+    def make(*script, kind=kind, **options):
+        server, waits = Server(*script), []
+        servers.append(server)
+        recorder = AgentRecorder(tmp_path / "agent_calls.jsonl", Ledger(tmp_path / "ledger.jsonl", Caps(dollars=1.0)))
+        meta, feedback = get_agents(
+            kind,
+            model="claude-sonnet-4-6",
+            recorder=recorder,
+            base_url=server.url + KINDS[kind][1],
+            sleep=waits.append,
+            **options,
+        )
+        return server, meta, feedback, recorder, waits
+
+    yield make
+    for server in servers:
+        server.close()
+    for path in Path(tmp_path).rglob("*"):
+        assert path.is_dir() or KEY not in path.read_text()
+
+
+@pytest.fixture
+def says(kind):
+    return KINDS[kind][2]
+
+
+def test_write_decide_improve(pair, says, kind):
+    server, meta, feedback, recorder, waits = pair(
+        says("write_scaffold", written(SCAFFOLD)), says("decide", decided()), says("write_scaffold", written())
+    )
+    assert meta.write("# U", "def reference(): pass") == SCAFFOLD
+    decision = feedback.decide(view())
+    assert (decision.action, decision.evidence) == ("harness", (2, 3))
+    better = feedback.improve(view())
+    assert (better.scaffold, better.edits) == (BETTER, ("prompt_guidance",))
+    assert not waits and len(server.requests) == 3
+    sent = server.requests[0]["headers"]
+    # which of the two headers carries the key is the SDK's choice
+    assert KEY in (sent.get("x-api-key"), sent.get("authorization", "").removeprefix("Bearer "))
+    first, second, third = (r["body"] for r in server.requests)
+    if kind == "claude":
+        assert first["tool_choice"] == {"type": "tool", "name": "write_scaffold"}
+        assert second["tool_choice"] == {"type": "tool", "name": "decide"}
+        assert first["system"][-1]["cache_control"] == {"type": "ephemeral"}
+        assert "def reference" in first["system"][0]["text"] and "env.submit" in first["system"][0]["text"]
+        assert (second["system"], second["tools"]) == (third["system"], third["tools"])  # else the cache is lost
+        enum = second["tools"][0]["input_schema"]["properties"]["action"]["enum"]
+    else:
+        assert second["tool_choice"] == {"type": "function", "function": {"name": "decide"}}
+        assert "def reference" in first["messages"][0]["content"]
+        enum = second["tools"][0]["function"]["parameters"]["properties"]["action"]["enum"]
+    assert enum == ["harness", "stop"]
+    assert "#3" in json.dumps(second["messages"]) and "no JSON" in json.dumps(second["messages"])
+
+
+def test_usage_and_dollars(pair, says, kind):
+    _, meta, _, recorder, _ = pair(says("write_scaffold", written()))
+    meta.write("U", "R")
+    usage = next(e for e in recorder.entries if e["event"] == "end")["usage"]
+    if kind == "claude":
+        expected = (100 * 3 + 50 * 15 + 2000 * 0.30 + 1000 * 3.75) / 1e6
+        assert (usage["cache_read_tokens"], usage["cache_write_tokens"]) == (2000, 1000)
+    else:
+        expected = (180 * 3 + 40 * 15 + 120 * 0.30) / 1e6
+    assert usage["dollars"] == pytest.approx(expected)
+    assert recorder.ledger.total("init", 1).dollars == pytest.approx(expected)
+
+
+def test_cap_stops_before_the_call(pair, says):
+    server, meta, _, recorder, _ = pair(says("write_scaffold", written()))
+    recorder.ledger.add("init", 1, "earlier", dollars=1.0)
+    with pytest.raises(BudgetExceeded, match="dollars"):
+        meta.write("U", "R")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_wrong_key_fails_at_once(pair, kind, status):
+    server, meta, _, recorder, waits = pair(
+        (status, {}, {"error": {"type": "authentication_error", "message": f"bad key {KEY}"}})
+    )
+    with pytest.raises(AgentError, match=KINDS[kind][0]) as caught:
+        meta.write("U", "R")
+    assert KEY not in str(caught.value) and len(server.requests) == 1 and not waits
+    assert recorder.interrupted == []
+
+
+def test_bad_request_shows_the_servers_words(pair):
+    server, meta, _, _, _ = pair((400, {}, {"error": {"type": "invalid_request_error", "message": f"prompt too long {KEY}"}}))
+    with pytest.raises(AgentError, match="prompt too long") as caught:
+        meta.write("U", "R")
+    assert len(server.requests) == 1 and KEY not in str(caught.value)
+
+
+def test_rate_limit_waits_as_told(pair, says):
+    _, meta, _, _, waits = pair((429, {"retry-after": "7"}, {"error": {"message": "slow"}}), says("write_scaffold", written()))
+    assert meta.write("U", "R") == BETTER and waits == [7.0]
+
+
+def test_a_wait_too_long_is_given_up(pair):
+    _, meta, _, _, waits = pair((429, {"retry-after": "9999"}, {"error": {"message": "slow"}}))
+    with pytest.raises(AgentError, match="9999"):
+        meta.write("U", "R")
+    assert not waits
+
+
+@pytest.mark.parametrize("trouble", [(529, {}, {"error": {"message": "overloaded"}}), "cut", "no json at all"])
+def test_passing_trouble_is_tried_again(pair, says, trouble):
+    server, meta, _, recorder, waits = pair(trouble, says("write_scaffold", written()))
+    assert meta.write("U", "R") == BETTER and waits == [1.0] and len(server.requests) == 2
+    assert len(next(e for e in recorder.entries if e["event"] == "end")["response"]["failed_tries"]) == 1
+
+
+def test_errors_until_the_tries_are_spent(pair):
+    server, meta, _, recorder, waits = pair(*[(500, {}, {"error": {"message": "broken"}})] * 4, attempts=4)
+    with pytest.raises(AgentError, match="4 tries.*broken"):
+        meta.write("U", "R")
+    assert waits == [1.0, 2.0, 4.0] and len(server.requests) == 4
+    assert "broken" in recorder.entries[-1]["response"]["error"]
+
+
+def test_nobody_listens(pair):
+    server, meta, _, _, waits = pair(attempts=2)
+    server.close()
+    with pytest.raises(AgentError, match="connection failed"):
+        meta.write("U", "R")
+
+
+def test_syntax_error_is_shown_and_repaired(pair, says):
+    server, meta, _, recorder, _ = pair(says("write_scaffold", written("def run(:\n")), says("write_scaffold", written()))
+    assert meta.write("U", "R") == BETTER
+    assert "syntax error in line 1" in json.dumps(server.requests[1]["body"]["messages"][-1])
+    assert [e["purpose"] for e in recorder.entries if e["event"] == "begin"] == ["write", "write repair 1"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("write_scaffold", written()), (None, "I would rather talk."), ("decide", decided(action="weights")),
+                            ("decide", {"action": "harness"}), ("decide", decided(evidence="all"))],
+)  # fmt: skip
+def test_answers_that_break_the_schema_end_in_an_error(pair, says, tool, arguments):
+    server, _, feedback, _, _ = pair(*[says(tool, arguments)] * 3)
+    with pytest.raises(AgentError, match="no usable answer"):
+        feedback.decide(view())
+    assert len(server.requests) == 3
+
+
+def test_garbage_arguments_and_cut_answers_are_repaired(pair, says, kind):
+    garbage = chat_says("decide", '{"action": "harn') if kind != "claude" else claude_says("decide", {})
+    cut = says("decide", decided(), "length" if kind != "claude" else "max_tokens")
+    server, _, feedback, _, _ = pair(garbage, cut, says("decide", decided()))
+    assert feedback.decide(view()).action == "harness"
+    assert "cut off" in json.dumps(server.requests[2]["body"]["messages"][-1])
+
+
+def test_invented_evidence_is_dropped_and_noted(pair, says):
+    _, _, feedback, _, _ = pair(says("decide", decided(evidence=[3, 99, "x", 3])))
+    decision = feedback.decide(view())
+    assert decision.evidence == (3,) and "99" in decision.rationale
+
+
+def test_weights_with_an_algorithm(pair, says):
+    answer = decided(action="weights", algorithm="grpo", hyperparameters={"lr": 3e-4})
+    _, _, feedback, _, _ = pair(says("decide", answer))
+    decision = feedback.decide(view(allowed=("harness", "weights", "stop"), algorithms=("grpo", "dpo")))
+    assert (decision.algorithm, decision.hyperparameters) == ("grpo", {"lr": 3e-4})
+
+
+def test_no_key_names_the_variable(tmp_path, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    meta, _ = get_agents("claude", recorder=AgentRecorder(tmp_path / "calls.jsonl"))
+    with pytest.raises(AgentError, match="ANTHROPIC_API_KEY"):
+        meta.write("U", "R")

