@@ -1,6 +1,6 @@
 """Does the loop's verdict rank LawBench specs as the compiled source does, and how long does it take?
 
-    python benchmarks/verdict_fidelity.py [--data data] [--specs 24] [--seed 0] [--out FILE]
+    python benchmarks/verdict_fidelity.py [--data data] [--specs 24] [--seed 0] [--cache DIR] [--out FILE]
 
 Draws specs from the space, scores each as the loop does (``score``) and by its compiled scikit-learn
 source (``full(compiled=True)``), and prints Spearman's rank correlation over all specs and over the ten best. Every
@@ -62,13 +62,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SIA_DATA", "data")))
     parser.add_argument("--specs", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, help="keep the compiled sources' verdicts here, so that a second run is quick")
     parser.add_argument("--out", type=Path, default=Path("results/bench/verdict_fidelity.json"))
     arguments = parser.parse_args()
     task, rng = LawBench(), Random(arguments.seed)
     task.fetch(arguments.data)
     solution = lambda spec: Solution("spec", task.space.dump(spec))
     rows, drawn, walked = [], [], []
-    with tempfile.TemporaryDirectory() as cache, task.verifier(arguments.data, Path(cache)) as verifier:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        task.verifier(arguments.data, Path(cache)) as verifier,
+        task.verifier(arguments.data, arguments.cache or Path(cache)) as compiled,
+    ):
         score = lambda spec: verifier.score(solution(spec))
         score(json.loads(task.fallback().text))
         for _ in range(40):
@@ -84,7 +89,7 @@ def main() -> None:
         for i in range(arguments.specs):
             spec = max((draw(task, rng) for _ in range(4 if i % 2 else 1)), key=lambda s: score(s).value)
             fast, began = score(spec), time.perf_counter()
-            full = verifier.full(solution(spec), compiled=True)
+            full = compiled.full(solution(spec), compiled=True)
             row = {
                 "spec": spec,
                 "fast": fast.value,
