@@ -195,7 +195,7 @@ def _model(args: argparse.Namespace, _: list[str]) -> None:
     from .policy.model import fetch
     from .store import data_dir
 
-    print(f"the embedded model is ready: {fetch(data_dir())['path']}")
+    print(f"the embedded model is ready: {fetch(data_dir())['name']}")
 
 
 def _doctor(args: argparse.Namespace, _: list[str]) -> int:

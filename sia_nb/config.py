@@ -37,6 +37,7 @@ class RunConfig(BaseModel):
     policy_url: str = Field("", description="base URL of an OpenAI-compatible server that serves the policy; empty for local")
     policy_key: str = Field("POLICY_API_KEY", description="environment variable that holds the policy server's key")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the local policy")
+    threads: int = Field(1, ge=1, le=512, description="threads of the local policy; part of what makes a run repeat bit for bit")
     unsafe_no_sandbox: bool = Field(False, description="run model-written code without a sandbox; do not")
 
 

@@ -45,26 +45,25 @@ def _packages() -> tuple[str, str, str]:
 
 def _data() -> tuple[str, str, str]:
     from .errors import SiaError
-    from .tasks import get_task
+    from .tasks.lawbench.data import current
+    from .tasks.lawbench.files import Layout
 
     try:
-        state = get_task("lawbench").check(data_dir())
+        good = current(Layout(data_dir(), 0))
     except SiaError as error:
-        return "MISS", "data", f"lawbench: {error}"
-    return (
-        ("ok", "data", "lawbench, checksums right") if state else ("MISS", "data", "lawbench: not fetched yet; run `make data`")
-    )
+        return "MISS", "data", str(error)
+    return ("ok", "data", "lawbench, checksums right") if good else ("MISS", "data", "lawbench is not fetched yet; run `make data`")
 
 
 def _model() -> tuple[str, str, str]:
     from .errors import SiaError
-    from .policy.model import check
+    from .policy.model import EMBEDDED, FOLDER, verify
 
     try:
-        state = check(data_dir())
+        verify(data_dir() / "models" / FOLDER)
     except SiaError as error:
         return "MISS", "model", str(error)
-    return ("ok", "model", "smollm2-135m, checksums right") if state else ("MISS", "model", "not fetched yet; run `make model`")
+    return "ok", "model", f"{EMBEDDED}, checksums right"
 
 
 def _disk() -> tuple[str, str, str]:

@@ -344,16 +344,16 @@ _POLICIES: dict[tuple, Any] = {}
 def _policy(run: Run):
     """π_θ, loaded once a process."""
     c = run.config
-    key = (c.policy, c.policy_url, c.dtype)
+    key = (c.policy, c.policy_url, c.dtype, c.threads)
     if key not in _POLICIES:
         if c.policy_url:
             from .policy.endpoint import EndpointPolicy
 
-            _POLICIES[key] = EndpointPolicy(base_url=c.policy_url, model=c.policy, key_variable=c.policy_key)
+            _POLICIES[key] = EndpointPolicy(c.policy_url, c.policy, key=c.policy_key)
         else:
             from .policy.model import load
 
-            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=c.dtype)
+            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=c.dtype, threads=c.threads)
     return _POLICIES[key]
 
 
