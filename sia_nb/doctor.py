@@ -45,11 +45,10 @@ def _packages() -> tuple[str, str, str]:
 
 def _data() -> tuple[str, str, str]:
     from .errors import SiaError
-    from .tasks.lawbench.data import current
-    from .tasks.lawbench.files import Layout
+    from .tasks import get_task
 
     try:
-        good = current(Layout(data_dir(), 0))
+        good = get_task("lawbench").check(data_dir())
     except SiaError as error:
         return "MISS", "data", str(error)
     return ("ok", "data", "lawbench, checksums right") if good else ("MISS", "data", "lawbench is not fetched yet; run `make data`")
