@@ -97,7 +97,9 @@ class Caps:
             value = getattr(spent, name)
             if cap is not None and value >= cap:
                 shown = f"${value:.2f} of ${cap:.2f}" if name == "dollars" else f"{value:g} of {cap:g}"
-                raise BudgetExceeded(f"budget: {name.replace('_', ' ')}: {shown} are spent. Raise the parameter '{name}' to go on.")
+                raise BudgetExceeded(
+                    f"budget: {name.replace('_', ' ')}: {shown} are spent. Raise the parameter '{name}' to go on."
+                )
 
 
 class Ledger:

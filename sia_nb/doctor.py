@@ -51,7 +51,9 @@ def _data() -> tuple[str, str, str]:
         good = get_task("lawbench").check(data_dir())
     except SiaError as error:
         return "MISS", "data", str(error)
-    return ("ok", "data", "lawbench, checksums right") if good else ("MISS", "data", "lawbench is not fetched yet; run `make data`")
+    return (
+        ("ok", "data", "lawbench, checksums right") if good else ("MISS", "data", "lawbench is not fetched yet; run `make data`")
+    )
 
 
 def _model() -> tuple[str, str, str]:

@@ -37,7 +37,10 @@ class ToyTask:
         fields = []
         for i, size in enumerate(sizes):
             kind = "switch" if size == 2 else kinds[i % 2]
-            values = {"number": [round(0.5 * 2**k, 3) for k in range(size)], "word": [f"{name}{i}{c}" for c in "pqrstuvwx"[:size]]}
+            values = {
+                "number": [round(0.5 * 2**k, 3) for k in range(size)],
+                "word": [f"{name}{i}{c}" for c in "pqrstuvwx"[:size]],
+            }
             fields.append(Field(f"{name}_{i}", tuple(values.get(kind, [False, True])), f"part {i}", ordered=kind == "number"))
         self.space = Space(fields)
         self.effect = []
@@ -49,8 +52,12 @@ class ToyTask:
                 column = [rng.random() for _ in f.values]
             weight = rng.random() ** 2
             self.effect.append([weight * c for c in column])
-        self.pairs = [(*rng.sample(range(len(fields)), 2), rng.uniform(0.2, 0.6), rng.randrange(97)) for _ in range(len(fields) // 2)]
-        self.crashing = {(f.name, k) for f in fields if len(f.values) > 3 for k in range(len(f.values)) if rng.random() < crash_rate}
+        self.pairs = [
+            (*rng.sample(range(len(fields)), 2), rng.uniform(0.2, 0.6), rng.randrange(97)) for _ in range(len(fields) // 2)
+        ]
+        self.crashing = {
+            (f.name, k) for f in fields if len(f.values) > 3 for k in range(len(f.values)) if rng.random() < crash_rate
+        }
         self.top = sum(map(max, self.effect)) + sum(p[2] for p in self.pairs)
 
     def spec_text(self) -> str:
@@ -87,7 +94,9 @@ class Policy:
                     spec[f.name] = f.values[-1]
             return self.task.space.dump(spec)
         name = self.task.space.names[rng.randrange(len(self.task.space.names))]
-        return rng.choice(["Sure! Here it is.", f"{{{name}: yes", f'The best {name} is "high".', f'{{"{name}": "unsure"}}', f"{{'{name}': 1,}}"])
+        return rng.choice(
+            ["Sure! Here it is.", f"{{{name}: yes", f'The best {name} is "high".', f'{{"{name}": "unsure"}}', f"{{'{name}': 1,}}"]
+        )
 
 
 @dataclass
@@ -194,7 +203,11 @@ class Env:
         return self._run.known[self.submitted]["score"]
 
     def used(self) -> dict:
-        cap = {"verifier_calls": self._run.budget.verifier_calls, "tokens": self._run.budget.tokens, "seconds": self._run.budget.seconds}
+        cap = {
+            "verifier_calls": self._run.budget.verifier_calls,
+            "tokens": self._run.budget.tokens,
+            "seconds": self._run.budget.seconds,
+        }
         return {name: cap[name] - self._left[name] for name in cap}
 
 
@@ -204,7 +217,9 @@ def execute(run: Run, source: str, step: int) -> tuple[Trajectory, dict, float]:
     path = run.folder / f"{run.task.name}_{run.seed}_{step}.jsonl"
     writer = TrajectoryWriter(path)
     env = Env(run, step, writer)
-    writer.write("start", format=1, task=run.task.name, instance="", scaffold="", seed=run.seed, budget=env.budget(), sandbox="none")
+    writer.write(
+        "start", format=1, task=run.task.name, instance="", scaffold="", seed=run.seed, budget=env.budget(), sandbox="none"
+    )
     scope: dict = {"__name__": "agent"}
     exec(compile(source, "agent.py", "exec"), scope)
     reader = scope["extract"]
@@ -290,7 +305,9 @@ def hill_climb(task: ToyTask, calls: int, seed: int) -> float:
             trial = dict(spec)
             f = rng.choice(task.space.fields)
             here = f.values.index(spec[f.name])
-            near = [k for k in ((here - 1, here + 1) if f.ordered else range(len(f.values))) if 0 <= k < len(f.values) and k != here]
+            near = [
+                k for k in ((here - 1, here + 1) if f.ordered else range(len(f.values))) if 0 <= k < len(f.values) and k != here
+            ]
             trial[f.name] = f.values[rng.choice(near)]
             if task.space.dump(trial) not in seen:
                 break

@@ -66,7 +66,7 @@ class CountingPolicy:
         return out
 
 
-HEAD = '''
+HEAD = """
 SYSTEM_PROMPT = "You answer in JSON."
 
 def build_prompt(state):
@@ -75,7 +75,7 @@ def build_prompt(state):
 def extract(text):
     start, end = text.find("{"), text.rfind("}")
     return text[start:end + 1] if 0 <= start < end else None
-'''
+"""
 
 
 def scaffold(body: str) -> str:

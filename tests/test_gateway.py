@@ -190,13 +190,13 @@ def test_the_last_submission_counts_and_is_scored_once_uncounted(tmp_path):
 
 
 def test_no_submission(tmp_path):
-    done, t, _, _ = perform(tmp_path, scaffold("env.evaluate('{\"a\":3,\"b\":0}')"))
+    done, t, _, _ = perform(tmp_path, scaffold('env.evaluate(\'{"a":3,"b":0}\')'))
     assert (done.score, done.valid, done.reason, done.solution) == (0.0, False, "no_submission", None)
     assert only(t, "end")["reason"] == "no_submission" and len(done.solutions) == 1
 
 
 def test_an_invalid_submission_says_why(tmp_path):
-    done, _, _, _ = perform(tmp_path, scaffold("env.submit('{\"a\":3,\"b\":3}')"))
+    done, _, _, _ = perform(tmp_path, scaffold('env.submit(\'{"a":3,"b":3}\')'))
     assert (done.score, done.valid, done.reason, done.solution) == (0.0, False, "timeout: 20 s", '{"a":3,"b":3}')
 
 
@@ -212,11 +212,14 @@ def test_a_scaffold_that_is_none(tmp_path, source, word):
 
 
 def test_a_crash_shows_the_scaffolds_own_lines(tmp_path):
-    source = scaffold("env.submit('{\"a\":1,\"b\":0}')\nhelper(object())") + "\ndef helper(x):\n    raise KeyError(x)\n"
+    source = scaffold('env.submit(\'{"a":1,"b":0}\')\nhelper(object())') + "\ndef helper(x):\n    raise KeyError(x)\n"
     done, t, _, _ = perform(tmp_path, source)
     error = only(t, "error")
     assert error["where"] == "run" and error["message"] == "KeyError: <object object at 0x…>"
-    assert [line.split(":", 1)[1].strip() for line in error["traceback"].splitlines()] == ["helper(object())", "raise KeyError(x)"]
+    assert [line.split(":", 1)[1].strip() for line in error["traceback"].splitlines()] == [
+        "helper(object())",
+        "raise KeyError(x)",
+    ]
     assert "runner" not in error["traceback"]
     assert (done.reason, done.score, done.valid) == ("crashed", 4 / 15, True)
 
@@ -233,7 +236,9 @@ for text in ("none", "int", "raise"):
         extract(text)
     except ZeroDivisionError:
         pass
-""").replace("def extract", "def extract(text):\n    return {'none': None, 'int': 3}[text] if text != 'raise' else 1 / 0\n\ndef other")
+""").replace(
+        "def extract", "def extract(text):\n    return {'none': None, 'int': 3}[text] if text != 'raise' else 1 / 0\n\ndef other"
+    )
     done, t, _, _ = perform(tmp_path, source)
     assert [(e.data["ok"], e.data["error"]) for e in t.of("extract")] == [
         (False, ""), (False, "extract returned int, expected str or None"), (False, "ZeroDivisionError: division by zero"),
@@ -252,7 +257,7 @@ for text in ("none", "int", "raise"):
     ],
 )
 def test_limits_end_an_execution(tmp_path, backend, body, what):
-    source = scaffold("env.submit('{\"a\":1,\"b\":0}')\n" + body)
+    source = scaffold('env.submit(\'{"a":1,"b":0}\')\n' + body)
     done, t, _, _ = perform(tmp_path, source, budget=Budget(8, 10, 1.5), backend=backend)
     assert only(t, "limit")["what"] == what and only(t, "end")["reason"] == "killed"
     assert (done.reason, done.score, done.backend) == ("killed", 4 / 15, backend)
@@ -261,19 +266,23 @@ def test_limits_end_an_execution(tmp_path, backend, body, what):
 @pytest.mark.parametrize("backend", ISOLATING)
 def test_a_fork_bomb_ends_an_execution(tmp_path, backend):
     """2^9 processes if nothing stops it, each with the socket in hand."""
-    body = "import os, time\nfor i in range(9):\n    try: os.fork()\n    except OSError: pass\n    time.sleep(0.05)\ntime.sleep(30)"
+    body = (
+        "import os, time\nfor i in range(9):\n    try: os.fork()\n    except OSError: pass\n    time.sleep(0.05)\ntime.sleep(30)"
+    )
     done, t, _, _ = perform(tmp_path, scaffold(body), budget=Budget(8, 10, 1.5), backend=backend)
     assert done.reason == "killed" and t.of("limit")
 
 
-@pytest.mark.parametrize("body", ["import os\nos._exit(0)", "import ctypes\nctypes.string_at(0)", "import os\nos.closerange(3, 100)"])
+@pytest.mark.parametrize(
+    "body", ["import os\nos._exit(0)", "import ctypes\nctypes.string_at(0)", "import os\nos.closerange(3, 100)"]
+)
 def test_a_process_that_ends_without_a_word(tmp_path, body):
     done, t, _, _ = perform(tmp_path, scaffold(body), limits=LOW)
     assert done.reason == "crashed" and only(t, "error")["where"] in ("process", "run") and t.of("end")
 
 
 def test_exit_is_a_return(tmp_path):
-    assert perform(tmp_path, scaffold("import sys\nenv.submit('{\"a\":1,\"b\":0}')\nsys.exit(0)"))[0].reason == "returned"
+    assert perform(tmp_path, scaffold('import sys\nenv.submit(\'{"a":1,"b":0}\')\nsys.exit(0)'))[0].reason == "returned"
 
 
 FORGED = [
@@ -296,7 +305,9 @@ def test_a_forged_message(tmp_path, message):
     assert t.of("verdict", "response", "submit") == [] and done.score == 0.0 and done.solutions == []
 
 
-@pytest.mark.parametrize("raw", ["b'\\xff' * 100", "b'\\0\\0\\0\\0'", "b'\\0\\0\\0\\x02[]'", "b'\\0\\0\\0\\x05hello'", "b'\\0\\0'"])
+@pytest.mark.parametrize(
+    "raw", ["b'\\xff' * 100", "b'\\0\\0\\0\\0'", "b'\\0\\0\\0\\x02[]'", "b'\\0\\0\\0\\x05hello'", "b'\\0\\0'"]
+)
 def test_raw_bytes_on_the_socket_end_the_execution(tmp_path, raw):
     body = f"""
 import os, socket
@@ -378,9 +389,7 @@ from pathlib import Path
 from test_gateway import *
 perform(Path({str(tmp_path)!r}), scaffold("env.log('up')\\nimport time\\ntime.sleep(60)"), budget=Budget(1, 1, 60.0))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", host], cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", host], cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True)
     path = tmp_path / "t.jsonl"
     while not (path.exists() and '"log"' in path.read_text()):
         assert process.poll() is None
@@ -447,7 +456,8 @@ def test_no_sequence_of_messages_breaks_the_gateway(tmp_path_factory, sequence):
 
 
 @pytest.mark.parametrize(
-    "body", ['{"id":1,"n":1e999}', '{"id":1,"n":NaN}', '{"id":' + "[" * 60 + "]" * 60 + "}", "[" * 100_000, '{"id":' + "9" * 5000 + "}"]
+    "body",
+    ['{"id":1,"n":1e999}', '{"id":1,"n":NaN}', '{"id":' + "[" * 60 + "]" * 60 + "}", "[" * 100_000, '{"id":' + "9" * 5000 + "}"],
 )
 def test_json_that_python_would_take_but_the_record_could_not(body):
     a, b = socket.socketpair()

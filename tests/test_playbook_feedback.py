@@ -57,7 +57,9 @@ def test_answers_are_told_apart_by_why_they_cannot_be_read():
     assert found["missing_field"].evidence == (refused,) and found["missing_field"].weight == 1.0
 
 
-@pytest.mark.parametrize("failure, name", [("crash", "verifier_crash"), ("memory", "verifier_crash"), ("timeout", "verifier_timeout")])
+@pytest.mark.parametrize(
+    "failure, name", [("crash", "verifier_crash"), ("memory", "verifier_crash"), ("timeout", "verifier_timeout")]
+)
 def test_failures_in_the_verifier_and_repeats(failure, name):
     story = Story()
     story.verdict("a", 0.5)
@@ -99,7 +101,14 @@ def view_of(tmp_path, **changes) -> tuple[PlaybookFeedbackAgent, View]:
     source = PlaybookMetaAgent(task).write(task.spec_text(), task.reference())
     trajectory, metrics, score = execute(Run(task, Policy(task), 0, tmp_path), source, 1)
     history = (StepSummary(1, "init", score, 0.01, True, (), {}),)
-    values = {"scaffold": source, "incumbent": source, "trajectory": trajectory, "metrics": metrics, "history": history, **changes}
+    values = {
+        "scaffold": source,
+        "incumbent": source,
+        "trajectory": trajectory,
+        "metrics": metrics,
+        "history": history,
+        **changes,
+    }
     return PlaybookFeedbackAgent(task), View(task=task.name, spec="", step=1, steps_left=5, **values)
 
 

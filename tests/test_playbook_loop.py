@@ -27,7 +27,8 @@ def test_the_same_seed_gives_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, bias", [("twelve", 0.0), ("crashy", 0.0), *(pytest.param(n, 0.5, marks=pytest.mark.slow) for n in ("twelve", "crashy"))]
+    "name, bias",
+    [("twelve", 0.0), ("crashy", 0.0), *(pytest.param(n, 0.5, marks=pytest.mark.slow) for n in ("twelve", "crashy"))],
 )
 def test_it_ends_near_hill_climbing_at_equal_calls(tmp_path, name, bias):
     ours, climbed = [], []

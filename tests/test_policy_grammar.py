@@ -41,9 +41,7 @@ names = st.text(st.characters(max_codepoint=0x9FFF, categories=["L", "N", "P"]),
 @st.composite
 def spaces(draw):
     fields = draw(st.lists(names, min_size=1, max_size=3, unique=True))
-    return Space(
-        [Field(n, tuple(draw(st.lists(scalars, min_size=1, max_size=4, unique_by=json.dumps))), "") for n in fields]
-    )
+    return Space([Field(n, tuple(draw(st.lists(scalars, min_size=1, max_size=4, unique_by=json.dumps))), "") for n in fields])
 
 
 @settings(max_examples=60, deadline=None)

@@ -59,7 +59,9 @@ def test_clean_environment_and_working_folder(backend, tmp_path, monkeypatch):
 
 @each
 def test_exit_code_and_extra_variables(backend, tmp_path):
-    process, out, _ = run("import os; print(os.environ['MARK'], flush=True); os._exit(7)", tmp_path, backend, env={"MARK": "here"})
+    process, out, _ = run(
+        "import os; print(os.environ['MARK'], flush=True); os._exit(7)", tmp_path, backend, env={"MARK": "here"}
+    )
     assert (process.poll(), out.strip(), process.limit_hit, process.backend) == (7, "here", "", backend)
     assert bool(process.notice) == (backend == "plain")
 

@@ -70,7 +70,9 @@ class Claude:
                     api_key=api_key(self.key_variable), base_url=self.base_url or None, timeout=self.timeout, max_retries=0
                 )
             except (anthropic.AnthropicError, ValueError, TypeError):
-                raise AgentError(f"{self.kind}: cannot set up a client for the base URL '{self.base_url}'; expected http(s)://…") from None
+                raise AgentError(
+                    f"{self.kind}: cannot set up a client for the base URL '{self.base_url}'; expected http(s)://…"
+                ) from None
         return self._client
 
 

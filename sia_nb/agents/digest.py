@@ -105,7 +105,9 @@ def _failures(tau: Trajectory) -> Iterable[str]:
     for e in tau.of("extract"):
         if not e.data.get("ok"):
             source = texts.get(str(e.data.get("text_sha")))
-            shown = f"the response #{source.id} {quote(source.data.get('text', ''), EXAMPLE)}" if source else "a text not on record"
+            shown = (
+                f"the response #{source.id} {quote(source.data.get('text', ''), EXAMPLE)}" if source else "a text not on record"
+            )
             groups.setdefault(f"extract failed: {quote(e.data.get('error') or 'nothing found', 120)}", []).append((e, shown))
     for e in tau.of("verdict"):
         if not e.data.get("valid"):

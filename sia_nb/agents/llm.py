@@ -101,7 +101,9 @@ def api_key(variable: str, *, needed: bool = True) -> str:
     """
     key = os.environ.get(variable, "").strip()
     if not key and needed:
-        raise AgentError(f"agent: no key; set the environment variable {variable}, or take the agent 'playbook', which needs none.")
+        raise AgentError(
+            f"agent: no key; set the environment variable {variable}, or take the agent 'playbook', which needs none."
+        )
     if not all("!" <= c <= "~" for c in key):
         raise AgentError(f"agent: the environment variable {variable} holds spaces or characters outside ASCII; expected a key.")
     return key
@@ -142,7 +144,9 @@ class Caller:
     def __init__(self, transport: Transport, recorder: Recorder, options: Options):
         self.transport, self.recorder, self.options = transport, recorder, options
 
-    def ask(self, purpose: str, prefix: str, user: str, tools: list[Tool], force: str, use: Callable[[dict[str, Any]], Any]) -> Any:
+    def ask(
+        self, purpose: str, prefix: str, user: str, tools: list[Tool], force: str, use: Callable[[dict[str, Any]], Any]
+    ) -> Any:
         """``use`` of the arguments with which the model called the tool ``force``; shows it what ``use`` rejects.
 
         Raises:

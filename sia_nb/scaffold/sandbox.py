@@ -149,14 +149,12 @@ def launch(
         SandboxError: no usable backend, or the program could not be started.
     """
     chosen = choose(backend, trusted, unsafe)
-    return _launch(
-        chosen, list(map(str, argv)), read, write, limits or Limits(), pass_fds, env or {}, stdin, stdout, stderr
-    )
+    return _launch(chosen, list(map(str, argv)), read, write, limits or Limits(), pass_fds, env or {}, stdin, stdout, stderr)
 
 
 @functools.cache
 def probe(name: str) -> str:
-    """"" where backend ``name`` works on this machine, else why not. Really runs something, once."""
+    """ "" where backend ``name`` works on this machine, else why not. Really runs something, once."""
     missing = {"sandlock": _sandlock_missing, "bubblewrap": _bwrap_missing, "seatbelt": _seatbelt_missing}
     reason = missing[name]() if name in missing else ""
     if reason or name == "plain":
@@ -165,9 +163,7 @@ def probe(name: str) -> str:
         inside, secret = Path(outer) / "inside", Path(outer) / "secret"
         inside.mkdir()
         secret.write_text("secret")
-        code = (
-            f"try: found = open({str(secret)!r}).read()\nexcept OSError: found = 'hidden'\nopen('out', 'w').write(found)"
-        )
+        code = f"try: found = open({str(secret)!r}).read()\nexcept OSError: found = 'hidden'\nopen('out', 'w').write(found)"
         log = Path(outer) / "log"
         try:
             argv = [sys.executable, "-I", "-c", code]

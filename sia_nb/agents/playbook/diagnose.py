@@ -78,7 +78,9 @@ def _verdicts(reading: Reading) -> list[Finding]:
     found = []
     again = [v.event for v in reading.verdicts if v.again]
     if again:
-        found.append(_finding("repeats", len(again) / total, f"{len(again)} of {total} verdicts were on solutions scored before", again))
+        found.append(
+            _finding("repeats", len(again) / total, f"{len(again)} of {total} verdicts were on solutions scored before", again)
+        )
     for name, kinds, words in (
         ("verifier_timeout", ("timeout",), "ran out of the verifier's time"),
         ("verifier_crash", ("crash", "memory", "wrong_shape", "refused"), "failed in the verifier"),
@@ -162,7 +164,9 @@ def _policy(reading: Reading) -> list[Finding]:
     if len(sure) >= 8:
         rho = _rank_correlation([float(v.logprob or 0.0) for v in sure], [v.score for v in sure])
         if rho < 0.2:
-            prose = f"how likely an answer was to the policy says nothing of its score (rank correlation {rho:.2f} over {len(sure)})"
+            prose = (
+                f"how likely an answer was to the policy says nothing of its score (rank correlation {rho:.2f} over {len(sure)})"
+            )
             found.append(_finding("policy_uninformed", 0.5, prose, [v.event for v in sure]))
     if len(own) >= 4 and len(code) >= 4:
         rates = [sum(v.best_before is not None and v.score > v.best_before for v in side) / len(side) for side in (own, code)]

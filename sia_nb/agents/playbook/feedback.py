@@ -63,7 +63,9 @@ def _report(view: View, findings: list[Finding], chosen: Plan) -> str:
         lines += [f"Score {last.score:.4f} (noise {last.noise:.4f}), {fate}. {last.note}".rstrip(), ""]
     lines += ["## What the trajectory shows", "", *([_cite(f) for f in findings] or ["Nothing amiss."]), ""]
     if not chosen.edits:
-        return "\n".join([*lines, "## What is changed", "", "Nothing: no edit is called for, and the search goes on from the archive.", ""])
+        return "\n".join(
+            [*lines, "## What is changed", "", "Nothing: no edit is called for, and the search goes on from the archive.", ""]
+        )
     lines += ["## What is changed, and why", "", chosen.basis, ""]
     for edit in chosen.edits:
         called = [f.name for f in findings if f.name in edit.calls]

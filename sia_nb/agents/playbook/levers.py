@@ -48,12 +48,24 @@ def weight_move(view: View) -> WeightMove | None:
     positive = sum(r > 0 for r in rewards) / len(rewards)
     weights = [step for step in view.history if step.action == "weights"]
     if weights and not weights[-1].accepted:
-        rule, names, why = "risk_of_regression", ("reinforce_kl",), "the last weight update was rolled back: stay near the base policy"
+        rule, names, why = (
+            "risk_of_regression",
+            ("reinforce_kl",),
+            "the last weight update was rolled back: stay near the base policy",
+        )
     elif positive <= 0.1:
         rule, names, why = "cold_start", ("bon_bc", "entropic"), f"only {positive:.0%} of the rewards are above 0"
     elif skew > 1.0:
-        rule, names, why = "right_skewed", ("entropic",), f"the rewards are skewed to the right ({skew:.2f}): few are far above the rest"
+        rule, names, why = (
+            "right_skewed",
+            ("entropic",),
+            f"the rewards are skewed to the right ({skew:.2f}): few are far above the rest",
+        )
     else:
-        rule, names, why = "terminal_verifier", ("grpo",), f"rewards vary (mean {mean:.4f}, spread {spread:.4f}) and a verdict is cheap"
+        rule, names, why = (
+            "terminal_verifier",
+            ("grpo",),
+            f"rewards vary (mean {mean:.4f}, spread {spread:.4f}) and a verdict is cheap",
+        )
     algorithm = next((name for name in names if name in view.algorithms), view.algorithms[0])
     return WeightMove(algorithm, rule, why, tuple(v.event for v in own[:8]))

@@ -157,9 +157,7 @@ def skip_failing_values(source: str) -> str:
     source = _constants(source, "GIVE_UP")
     for name in ("read_spec", "hopeless"):
         source = _part(source, name, "run")
-    return insert(
-        source, "run", has(r"verdict = env\.evaluate"), "if hopeless(state, solution):\n    continue", after=False
-    )
+    return insert(source, "run", has(r"verdict = env\.evaluate"), "if hopeless(state, solution):\n    continue", after=False)
 
 
 def submit_as_found(source: str) -> str:
