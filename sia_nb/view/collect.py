@@ -43,14 +43,17 @@ class Finished:
         return self.run.config.seed
 
 
-def finished(task: str, *, profile: str = "", source: str = "ours", folder: Path | None = None) -> list[Finished]:
-    """The finished runs of a task and profile, one a seed (the newest), by seed.
+def finished(task: str, *, profile: str = "", source: str = "ours", also: Path | None = None) -> list[Finished]:
+    """The finished runs of a task and profile, one a seed (the newest), by seed; ``also`` names a run kept elsewhere.
 
     ``profile`` empty: that of the newest finished run. Runs of different profiles or agents are never pooled.
     """
-    root = folder or (results_dir() / ("runs" if source == "ours" else f"reference/{task}"))
+    root = results_dir() / ("runs" if source == "ours" else f"reference/{task}")
+    reports = {p.resolve() for p in root.glob("**/report.json")}
+    if also and (also / "report.json").exists():
+        reports.add((also / "report.json").resolve())
     found = []
-    for path in root.glob("**/report.json"):
+    for path in sorted(reports):
         try:
             run = Run(path.parent)
         except StoreError:

@@ -21,7 +21,7 @@ COLOURS = {"baseline": "#999999", "H": "#0072B2", "W": "#E69F00", "W+H": "#009E7
 HATCHES = {"baseline": "", "H": "//", "W": "\\\\", "W+H": "xx"}
 
 
-def figure_1(tasks: list[str], *, profile: str = "", out: Path | None = None) -> dict[str, Path]:
+def figure_1(tasks: list[str], *, profile: str = "", out: Path | None = None, also: Path | None = None) -> dict[str, Path]:
     """Figure 1, a panel a task: sealed-test score of each arm. Returns the files written, by suffix.
 
     Raises:
@@ -32,7 +32,7 @@ def figure_1(tasks: list[str], *, profile: str = "", out: Path | None = None) ->
         fig, axes = plt.subplots(1, len(tasks), figsize=(4.2 * len(tasks), 3.6), squeeze=False)
         rows, used = [], []
         for ax, task in zip(axes[0], tasks, strict=True):
-            ours, reference = gather(task, profile)
+            ours, reference = gather(task, profile, also)
             rows += collect.rows(task, ours, reference)
             used += ours or reference
             panel_from_data(
@@ -42,14 +42,14 @@ def figure_1(tasks: list[str], *, profile: str = "", out: Path | None = None) ->
         return _save(fig, "fig1", rows, out)
 
 
-def figure_4(*, profile: str = "", out: Path | None = None) -> dict[str, Path]:
+def figure_4(*, profile: str = "", out: Path | None = None, also: Path | None = None) -> dict[str, Path]:
     """Figure 4: LawBench in full: the arms on the sealed test, and dev over the verifier calls of each run.
 
     Raises:
         StoreError: no finished run and no reference run.
     """
     plt, task = _pyplot(), "lawbench"
-    ours, reference = gather(task, profile)
+    ours, reference = gather(task, profile, also)
     with plt.style.context(STYLE):
         fig, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.8), width_ratios=(1, 1.35))
         rows = collect.rows(task, ours, reference)
@@ -59,15 +59,15 @@ def figure_4(*, profile: str = "", out: Path | None = None) -> dict[str, Path]:
         return _save(fig, "fig4", rows, out)
 
 
-def gather(task: str, profile: str = "") -> tuple[list[Finished], list[Finished]]:
-    """(our finished runs, the reference runs) of a task.
+def gather(task: str, profile: str = "", also: Path | None = None) -> tuple[list[Finished], list[Finished]]:
+    """(our finished runs, the reference runs) of a task; ``also`` names a run that is kept elsewhere.
 
     Raises:
         StoreError: there are neither.
     """
     from ..errors import StoreError
 
-    ours = collect.finished(task, profile=profile)
+    ours = collect.finished(task, profile=profile, also=also)
     reference = collect.finished(task, source="reference")
     if not ours and not reference:
         raise StoreError(

@@ -12,7 +12,9 @@ from .paper import ARM_NAMES, PAPER, TITLES
 COLUMNS = ["task", "source", "initial", "previous", "H", "W+H", "seeds"]
 
 
-def table_3(tasks: list[str], *, profile: str = "", out: Path | None = None) -> tuple[str, dict[str, Path]]:
+def table_3(
+    tasks: list[str], *, profile: str = "", out: Path | None = None, also: Path | None = None
+) -> tuple[str, dict[str, Path]]:
     """Table 3: for each task the initial score, the previous best, SIA-H and SIA-W+H. Returns Markdown and the files.
 
     Raises:
@@ -20,7 +22,7 @@ def table_3(tasks: list[str], *, profile: str = "", out: Path | None = None) -> 
     """
     rows = []
     for task in tasks:
-        ours, reference = gather(task, profile)
+        ours, reference = gather(task, profile, also)
         paper = PAPER[task]
         rows.append(
             {"task": task, "source": "paper", "initial": paper["baseline"], "previous": paper["previous"], "seeds": ""}
