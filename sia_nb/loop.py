@@ -58,14 +58,16 @@ class Clock:
         """Seconds of the whole run."""
         return (c.steps + 1) * self.speed["notebook"] + c.steps * self.step(c) + self.speed["report"]
 
-    def learn(self, c: RunConfig, seconds: float, used: dict[str, float]) -> None:
-        """Correct the figures by one executed step."""
-        expected = (
-            self.speed["notebook"] + used["verifier_calls"] * self.speed["verifier_call"] + used["tokens"] * self.speed["token"]
-        )
-        factor = min(4.0, max(0.25, seconds / max(expected, 0.1))) ** 0.5
-        for key in ("verifier_call", "token"):
-            self.speed[key] *= factor
+    def learn(self, seconds: float, used: dict[str, float]) -> None:
+        """Correct the figures by one executed step: its tokens first, the rest is its verifier calls'."""
+        rest = max(0.0, seconds - self.speed["notebook"])
+        if used["verifier_calls"]:
+            self._blend("verifier_call", max(0.1, rest - used["tokens"] * self.speed["token"]) / used["verifier_calls"])
+        elif used["tokens"]:
+            self._blend("token", rest / used["tokens"])
+
+    def _blend(self, key: str, seen: float) -> None:
+        self.speed[key] = 0.5 * (self.speed[key] + seen)
 
 
 class Bar:
@@ -136,7 +138,8 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         bar = Bar(run, clock.total(config) * max(share, 0.05), echo)
         try:
             _steps(run, clock, bar)
-            if figures:
+            drawn = run.path / "notebooks" / "05_ablation_figures.ipynb"
+            if figures and not (drawn.exists() and (run.path / "report.json").exists()):
                 _notebook(run, "05_ablation_figures", run.path / "notebooks", bar, clock.speed["report"], run_dir=str(run.path))
         finally:
             bar.close()
@@ -155,7 +158,7 @@ def _steps(run: Run, clock: Clock, bar: Bar) -> None:
             weight = clock.step(config)
             seconds = _notebook(run, "02_run_generation", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
             m = run.metrics(g)
-            clock.learn(config, seconds, m["used"])
+            clock.learn(seconds, m["used"])
             bar.advance(weight, f"step {g}: dev {m['score']:.4f}, {m['used']['verifier_calls']:.0f} verifier calls, {m['note']}")
         if g == config.steps:
             break
