@@ -56,6 +56,9 @@ class CountingPolicy:
         self.calls: list[dict] = []
         self.drawn = 0
 
+    def longest(self, segments):
+        return 10
+
     def sample(self, messages, n, *, temperature, max_tokens, segments, seed):
         self.calls.append({"n": n, "max_tokens": max_tokens, "seed": seed, "segments": segments})
         out = []

@@ -115,21 +115,34 @@ env.submit('{"a":2,"b":2}')
     assert done.counts["failures"] == {"unparsable": 1, "missing_field": 1, "bad_value": 1, "timeout": 1}
 
 
-def test_a_sample_is_cut_to_the_tokens_left(tmp_path):
-    source = scaffold("""
-env.log("n", got=len(env.sample([{"role": "user", "content": "x"}], n=10, max_tokens=30, grammar="solution")))
+_TWO_SAMPLES = """
+ask = [{{"role": "user", "content": "x"}}]
+env.log("n", got=len(env.sample(ask, n=10, max_tokens=30, grammar={grammar})))
 try:
-    env.sample([{"role": "user", "content": "x"}])
+    env.sample(ask, grammar={grammar})
 except env.BudgetExhausted as error:
     env.log("refused", why=str(error))
-""")
-    done, t, policy, _ = perform(tmp_path, source, budget=Budget(5, 65, 20.0))
+"""
+
+
+def test_a_free_sample_is_cut_to_the_tokens_left(tmp_path):
+    done, t, policy, _ = perform(tmp_path, scaffold(_TWO_SAMPLES.format(grammar=None)), budget=Budget(5, 65, 20.0))
     assert done.used["tokens"] == 65  # six texts of 10 and one cut to 5
     assert [e.data["tokens"] for e in t.of("response")] == [10] * 6 + [5]
     assert [e.data["index"] for e in t.of("response")] == list(range(7))
     assert [(c["n"], c["max_tokens"]) for c in policy.calls] == [(2, 30), (1, 30), (1, 30), (1, 25), (1, 15), (1, 5)]
-    assert len({c["seed"] for c in policy.calls}) == 6 and policy.calls[0]["segments"] == DigitsTask.space.segments()
+    assert len({c["seed"] for c in policy.calls}) == 6
     assert t.of("log")[0].data["got"] == 7 and "tokens" in t.of("log")[1].data["why"]
+    assert [e.data["what"] for e in t.of("limit")] == ["tokens"]
+
+
+def test_a_masked_sample_is_whole_or_left_out(tmp_path):
+    source = scaffold(_TWO_SAMPLES.format(grammar='"solution"'))
+    done, t, policy, _ = perform(tmp_path, source, budget=Budget(5, 65, 20.0))
+    assert done.used["tokens"] == 60
+    assert [e.data["tokens"] for e in t.of("response")] == [10] * 6
+    assert [c["n"] for c in policy.calls] == [6] and policy.calls[0]["segments"] == DigitsTask.space.segments()
+    assert t.of("log")[0].data["got"] == 6 and "tokens" in t.of("log")[1].data["why"]
     assert [e.data["what"] for e in t.of("limit")] == ["tokens"]
 
 

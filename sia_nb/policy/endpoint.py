@@ -68,6 +68,10 @@ class EndpointPolicy:
         self._url, self._key, self._mode, self._many, self._tries, self._wait = base_url, key, mode, many, tries, wait
         self._client = openai.OpenAI(base_url=base_url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=0)
 
+    def longest(self, segments: Sequence[tuple[str, ...]]) -> int:
+        """An upper bound on the tokens of the grammar's longest text: its bytes in UTF-8, and the end token."""
+        return 1 + sum(max(len(choice.encode("utf-8")) for choice in part) for part in segments)
+
     def sample(
         self,
         messages: list[dict[str, str]],

@@ -61,6 +61,10 @@ class Policy:
             self._grammars[key] = Grammar(key, self.tokenizer)
         return self._grammars[key]
 
+    def longest(self, segments: Sequence[tuple[str, ...]]) -> int:
+        """Tokens of the grammar's longest text, its end token included."""
+        return self.grammar(segments).longest
+
     def prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """The token ids of a chat, ready for the answer."""
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

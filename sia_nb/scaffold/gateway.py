@@ -47,7 +47,10 @@ class Policy(Protocol):
         segments: list[tuple[str, ...]] | None,
         seed: int,
     ) -> list[Any]:
-        """``n`` texts of at most ``max_tokens`` tokens each."""
+        """``n`` texts of at most ``max_tokens`` tokens each; with ``segments``, whole texts of the grammar."""
+
+    def longest(self, segments: list[tuple[str, ...]]) -> int:
+        """Tokens of the longest text of a grammar."""
 
 
 class Refused(Exception):
@@ -85,8 +88,8 @@ class Gateway:
 
     - a verifier call for each ``evaluate`` of a solution not scored before in this run, and for each text that is no
       solution at all (it has no id to be remembered by);
-    - the tokens that the policy sampled; a call for more than is left gets fewer texts, at least one while a token
-      is left;
+    - the tokens that the policy sampled; a call for more than is left gets fewer texts; the last is cut short, or, with
+      a grammar, left out where the longest text it allows would not fit;
     - seconds of wall time, the policy's and the verifier's included.
 
     Args:
@@ -247,7 +250,9 @@ class Gateway:
         if grammar not in (None, "solution"):
             raise BadValue(f"env.sample: grammar is {grammar!r}; expected None or 'solution'")
         self._check_time()
-        if self.tokens >= self.budget.tokens:
+        segments = self.task.space.segments() if grammar else None
+        whole = self.policy.longest(segments) if grammar else 1  # a masked text is never cut short
+        if self.tokens + whole > self.budget.tokens:
             raise self._spent("tokens")
         number, self.counts.samples = self.counts.samples, self.counts.samples + 1
         event = self.writer.write(
@@ -255,14 +260,14 @@ class Gateway:
         )
         texts: list[str] = []
         batch = 0
-        while len(texts) < n and self.tokens < self.budget.tokens:
+        while len(texts) < n and self.tokens + whole <= self.budget.tokens:
             left = self.budget.tokens - self.tokens
             drawn = self.policy.sample(
                 messages,
-                min(n - len(texts), max(1, left // most)),
+                min(n - len(texts), max(1, left // max(whole, 1 if grammar else most))),
                 temperature=float(temperature),
-                max_tokens=min(most, left),
-                segments=self.task.space.segments() if grammar else None,
+                max_tokens=max(whole, min(most, left)),
+                segments=segments,
                 seed=(self.seed * 1_000_003 + number * 1009 + batch) % 2**63,
             )
             batch += 1
