@@ -1,5 +1,6 @@
 """The loop on real data with the real model: the notebooks, resume after a kill, and the same bits for the same seed."""
 
+import csv
 import json
 import os
 import shutil
@@ -24,9 +25,10 @@ TINY = {"steps": 3, "verifier_calls": 4, "tokens": 1500}
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, lawbench_data, embedded_model):
     """A run of three tiny steps by the notebooks, up to its sealed test and figures."""
-    path = tmp_path_factory.mktemp("loop") / "by-notebooks"
-    lines = []
-    run = run_loop(Run.create(make_config("smoke", **TINY), path), echo=lines.append)
+    folder, lines = tmp_path_factory.mktemp("loop"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIA_RESULTS", str(folder))
+        run = run_loop(Run.create(make_config("smoke", **TINY), folder / "runs" / "by-notebooks"), echo=lines.append)
     return run, lines
 
 
@@ -108,6 +110,9 @@ def test_the_report_and_its_figure_tell_the_same_numbers(finished):
     for arm in report["arms"].values():
         assert 0 < arm["test"]["top1"] < 1
     assert report["arms"]["H"]["dev"] >= report["arms"]["baseline"]["dev"]
+    with open(run.path.parent.parent / "figures" / "fig1.csv", newline="") as f:
+        drawn = {r["arm"]: float(r["value"]) for r in csv.DictReader(f) if r["source"] == "ours"}
+    assert drawn == pytest.approx({a: r["test"]["top1"] for a, r in report["arms"].items()}, rel=1e-5)
 
 
 def test_the_same_phases_without_notebooks_give_the_same_bits(finished, tmp_path):

@@ -163,7 +163,7 @@ def curve(run: Run) -> dict[str, list]:
     calls, out = 0, {"calls": [], "score": [], "step_end": [], "step_score": [], "accepted": [], "edits": []}
     for g in run.executed():
         for e in Trajectory.read(run.step(g) / "trajectory.jsonl").of("verdict"):
-            if not e.data.get("repeat"):
+            if not e.data.get("repeat") and not e.data.get("final"):
                 calls += 1
                 out["calls"].append(calls)
                 out["score"].append(e.data["score"] if e.data["valid"] else 0.0)

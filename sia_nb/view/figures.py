@@ -18,6 +18,7 @@ from .paper import ARM_NAMES, ARMS, METRICS, PAPER, TITLES
 
 STYLE = str(Path(__file__).with_name("sia.mplstyle"))
 COLOURS = {"baseline": "#999999", "H": "#0072B2", "W": "#E69F00", "W+H": "#009E73"}
+LABEL = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 HATCHES = {"baseline": "", "H": "//", "W": "\\\\", "W+H": "xx"}
 
 
@@ -100,7 +101,7 @@ def panel_from_data(ax: Any, *, rows: list[dict], title: str, ylabel: str) -> No
             if source == "ours" or not any(r["source"] == "ours" for r in rows):
                 seeds = "1 seed" if mean["seeds"] == 1 else f"{mean['seeds']} seeds"
                 top = mean["value"] if math.isnan(mean["high"]) else max(mean["value"], mean["high"])
-                ax.text(x, top + 0.02, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8)
+                ax.text(x, top + 0.02, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8, bbox=LABEL)
     for x, arm in enumerate(arms):
         paper = [r for r in rows if r["arm"] == arm and r["source"] == "paper"]
         if paper:
