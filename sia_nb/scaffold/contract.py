@@ -26,7 +26,8 @@ env offers
                    "fields": {name: {"values": [...], "ordered": bool, "doc": str}}}
     env.archive   [{"solution", "score"}, ...]: the run's best solutions from earlier steps, best first
     env.random    a random.Random, seeded by the run
-    env.budget()  {"verifier_calls", "tokens", "seconds"}: what is left for this execution
+    env.budget()  {"verifier_calls", "tokens", "seconds"}: what is left for this execution; seconds differ
+                   between runs, so neither log them nor decide by them
     env.sample(messages, n=1, temperature=1.0, max_tokens=160, grammar=None) -> list of n texts
                   grammar="solution" masks decoding to the task's declared space: every text is then
                   a valid spec

@@ -54,5 +54,5 @@ def run(env):
                 state["best"].append({"solution": solution, "score": verdict["score"]})
                 state["best"].sort(key=lambda entry: -entry["score"])
     except env.BudgetExhausted:
-        env.log("budget", left=env.budget())
+        env.log("budget", left=env.budget()["verifier_calls"])
     env.submit(state["best"][0]["solution"] if state["best"] else env.task["fallback"])
