@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     p = command("figures", _figures, "Draw Figures 1 and 4 and Table 3 from the finished runs and the reference runs.")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
+    p = command("publish", _publish, "Copy a finished run, trimmed, to results/reference, to be committed.")
+    p.add_argument("run", help="a run folder or its name")
     p = command("data", _data, "Fetch, check and prepare a task's data.")
     p.add_argument("--task", default="lawbench")
     p.add_argument("--seed", type=int, default=0, help="the seed of the train/dev split")
@@ -180,6 +182,12 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
     print(f"Figure 4: {figures.figure_4(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
     markdown, _paths = tables.table_3(["lawbench"], profile=args.profile, out=out)
     print(f"Table 3:\n{markdown}")
+
+
+def _publish(args: argparse.Namespace, _: list[str]) -> None:
+    from .store import find_run, publish
+
+    print(publish(find_run(args.run)))
 
 
 def _data(args: argparse.Namespace, _: list[str]) -> None:

@@ -22,6 +22,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -267,6 +269,22 @@ class Run:
         """Tell whoever watches how far the phase in hand is; never an error."""
         with contextlib.suppress(StoreError):
             write_json(self.path / ".progress.json", {"what": what, "done": done, "total": total})
+
+
+def publish(run: Run) -> Path:
+    """Copy a finished run, trimmed (no executed notebooks, no working folders), to results/reference/<task>/<hardware>/.
+
+    Raises:
+        StoreError: the run has no report yet.
+    """
+    if not (run.path / "report.json").exists():
+        raise StoreError(f"{run.path.name} is not finished: `python -m sia_nb resume {run.path.name}` first")
+    words = re.sub(r"\((R|TM|r|tm)\)|@.*?(?=,)", "", run.info["hardware"])
+    machine = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    target = results_dir() / "reference" / run.config.task / machine / run.path.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("notebooks", "work", "figures", ".*"))
+    return target
 
 
 def run_name(config: RunConfig) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from sia_nb.config import make_config
 from sia_nb.errors import StoreError
-from sia_nb.store import Run, find_run, read_json, run_name, write_atomic, write_json
+from sia_nb.store import Run, find_run, publish, read_json, run_name, write_atomic, write_json
 
 
 @pytest.fixture
@@ -122,3 +122,18 @@ def test_an_unknown_run_names_the_nearest(tmp_path, monkeypatch):
     Run.create(make_config("smoke"), tmp_path / "runs" / "lawbench-one")
     with pytest.raises(StoreError, match="Did you mean 'lawbench-one'"):
         find_run("lawbench-on")
+
+
+def test_a_published_run_is_trimmed_and_still_opens(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(StoreError, match="not finished"):
+        publish(run)
+    write_json(run.path / "report.json", {"arms": {}})
+    write_json(run.step(1) / "metrics.json", {"score": 1})
+    (run.step(1) / "notebooks").mkdir()
+    (run.step(1) / "notebooks" / "02.ipynb").write_text("{}")
+    run.finish(1, "run", [run.step(1) / "metrics.json"])
+    copy = Run(publish(run))
+    assert copy.config == run.config and copy.done(1, "run")
+    assert not list(copy.path.glob("**/*.ipynb"))
+    assert copy.path.parent.parent == tmp_path / "results" / "reference" / "lawbench"
