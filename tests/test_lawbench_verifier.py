@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sia_nb.errors import DataError
 from sia_nb.tasks import get_task
 from sia_nb.tasks.base import Solution
 from sia_nb.tasks.lawbench.files import Layout, read_json
@@ -72,10 +73,18 @@ def test_the_paired_error_is_smaller_than_the_single_ones_together(verifier):
     assert verifier.paired_se(FALL.id, FALL.id) == 0
 
 
+def test_the_paired_error_of_what_another_process_scored_is_read_from_the_cache(verifier, lawbench_data):
+    verifier.score(FALL), verifier.score(CHAR1)
+    with LawBenchVerifier(lawbench_data, verifier.cache_dir) as other:
+        assert other.paired_se(FALL.id, CHAR1.id) == verifier.paired_se(FALL.id, CHAR1.id)
+        with pytest.raises(DataError, match=r"no valid verdict on solution 0000 is remembered.*Call score\(\)"):
+            other.paired_se(FALL.id, "0000")
+
+
 def test_full_scores_by_the_same_rule(verifier):
-    assert verifier.full(CHAR1).value == verifier.score(CHAR1).value
-    compiled = verifier.full(CHAR1, compiled=True)
-    assert compiled.valid and abs(compiled.value - verifier.score(CHAR1).value) < 0.003
+    full, compiled = verifier.full(CHAR1), verifier.full(CHAR1, compiled=True)
+    assert compiled.valid and abs(compiled.value - full.value) < 0.003
+    assert full.value - 0.05 < verifier.score(CHAR1).value < full.value
 
 
 def test_free_code_learns_from_train_and_is_scored(verifier):
