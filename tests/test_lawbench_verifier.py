@@ -73,10 +73,12 @@ def test_the_paired_error_is_smaller_than_the_single_ones_together(verifier):
     assert verifier.paired_se(FALL.id, FALL.id) == 0
 
 
-def test_the_paired_error_of_what_another_process_scored_is_read_from_the_cache(verifier, lawbench_data):
-    verifier.score(FALL), verifier.score(CHAR1)
-    with LawBenchVerifier(lawbench_data, verifier.cache_dir) as other:
-        assert other.paired_se(FALL.id, CHAR1.id) == verifier.paired_se(FALL.id, CHAR1.id)
+def test_the_paired_error_of_what_another_process_scored_is_read_from_the_cache(lawbench_data, tmp_path):
+    with LawBenchVerifier(lawbench_data, tmp_path) as first:
+        assert first.score(FALL).valid and first.score(CHAR1).valid
+        expected = first.paired_se(FALL.id, CHAR1.id)
+    with LawBenchVerifier(lawbench_data, tmp_path) as other:
+        assert other.paired_se(FALL.id, CHAR1.id) == expected
         with pytest.raises(DataError, match=r"no valid verdict on solution 0000 is remembered.*Call score\(\)"):
             other.paired_se(FALL.id, "0000")
 
