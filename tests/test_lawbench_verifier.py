@@ -12,6 +12,7 @@ import pytest
 from sia_nb.errors import DataError
 from sia_nb.tasks import get_task
 from sia_nb.tasks.base import Solution
+from sia_nb.tasks.lawbench.counts import quick_rows
 from sia_nb.tasks.lawbench.files import Layout, read_json
 from sia_nb.tasks.lawbench.process import Failed
 from sia_nb.tasks.lawbench.solution import FALLBACK, SPACE
@@ -93,6 +94,14 @@ def test_free_code_learns_from_train_and_is_scored(verifier):
     body = "d = dict(zip(train_texts, train_labels)); return [max(train_labels, key=train_labels.count)] * len(texts)"
     verdict = verifier.score(code(body))
     assert verdict.valid and verdict.value == pytest.approx(1 / 191)
+
+
+def test_the_loop_fits_a_program_to_fewer_texts_than_full_does(verifier):
+    counted = code("return [len(train_texts) % 191] * len(texts)")
+    labels = read_json(verifier.layout.public / "labels.json")
+    for verdict, n in ((verifier.score(counted), len(quick_rows(labels))), (verifier.full(counted), len(labels))):
+        hit = [name for name, c in verdict.details["classes"].items() if c["hits"]]
+        assert hit == [verifier._classes[n % 191]]
 
 
 @pytest.mark.parametrize(

@@ -218,9 +218,7 @@ class Squared:
         self.slack = 1 / (2 * np.float32(strength) * np.maximum(self.own, 1))
         self.factor = cho_factor(K + np.diag(self.slack), lower=True, overwrite_a=True, check_finite=False)
 
-    def solve(
-        self, steps: int, still: float, classes: np.ndarray | None = None, start: np.ndarray | None = None
-    ) -> np.ndarray:
+    def solve(self, steps: int, still: float, classes: np.ndarray | None = None, start: np.ndarray | None = None) -> np.ndarray:
         """Dual coefficients [n, classes], all classes where None, once a step changes them by less than the
         share ``still``, at most ``steps``; ``start``: scores to begin with."""
         sign, pull, slack = self._sides(classes)

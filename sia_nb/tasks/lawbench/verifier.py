@@ -1,6 +1,6 @@
 """V for LawBench: macro accuracy on dev, remembered by content; the sealed test only through ``seal``.
 
-The loop's verdict on a spec fits at most ``counts.QUICK_TEXTS`` train texts a class and all of dev; ``full``
+The loop's verdict fits at most ``counts.QUICK_TEXTS`` train texts a class and all of dev; ``full``
 and ``seal`` fit every text. The host holds the labels. What runs a solution is given texts and train labels and returns predictions.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from ...errors import DataError, InvalidSolution
 from ..base import Score, Solution
 from .compile import compile_spec
-from .counts import QUICK_TEXTS, fingerprint
+from .counts import QUICK_TEXTS, fingerprint, quick_rows
 from .data import current
 from .files import Layout, read_json, sha256, write_json
 from .process import Failed, SpecWorker, run_code
@@ -102,15 +102,14 @@ class LawBenchVerifier:
     def score(self, solution: Solution) -> Score:
         """The verdict on dev: value is macro accuracy; metrics macro, top1, se. Never raises for a bad solution.
 
-        A spec is fitted to at most ``counts.QUICK_TEXTS`` texts a class, so its value is lower than ``full``'s, a
-        program's to all; benchmarks/verdict_fidelity.py measures how both rank specs.
+        At most ``counts.QUICK_TEXTS`` texts a class are fitted, so the value is lower than ``full``'s;
+        benchmarks/verdict_fidelity.py measures how it ranks specs.
         """
         try:
             key, spec = self._key(solution)
         except InvalidSolution as error:
             return Score(0.0, False, f"{error.kind}: {error}", solution_id=solution.id)
-        if spec is not None:
-            key = sha256(f"quick {QUICK_METHOD} {QUICK_TEXTS} {key}".encode())
+        key = sha256(f"quick {QUICK_METHOD} {QUICK_TEXTS} {key}".encode())
         return self._remembered(solution, key, lambda: self._run(solution, spec))
 
     def full(self, solution: Solution, *, compiled: bool = False) -> Score:
@@ -124,8 +123,6 @@ class LawBenchVerifier:
             return Score(0.0, False, f"{error.kind}: {error}", solution_id=solution.id)
         if compiled and spec is not None:
             return self._remembered(solution, sha256(f"compiled {key}".encode()), lambda: self._run_source(solution), False)
-        if spec is None:
-            return self.score(solution)
         return self._remembered(solution, sha256(f"full {key}".encode()), lambda: self._run(solution, spec, True), False)
 
     def paired_se(self, a: str, b: str) -> float:
@@ -197,7 +194,7 @@ class LawBenchVerifier:
 
     def _run(self, solution: Solution, spec: dict[str, Any] | None, precise: bool = False) -> list[int]:
         if spec is None:
-            return self._run_source(solution)
+            return self._run_source(solution, precise)
         with self._free:
             worker = self._idle.pop()
             try:
@@ -205,9 +202,11 @@ class LawBenchVerifier:
             finally:
                 self._idle.append(worker)
 
-    def _run_source(self, solution: Solution) -> list[int]:
-        train = read_json(self.layout.public / "train.json")
-        return self._code(solution, train["texts"], train["labels"], read_json(self.layout.public / "dev.json")["texts"])
+    def _run_source(self, solution: Solution, precise: bool = True) -> list[int]:
+        train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
+        rows = range(len(train["labels"])) if precise else quick_rows(train["labels"])
+        texts, labels = ([train[part][r] for r in rows] for part in ("texts", "labels"))
+        return self._code(solution, texts, labels, dev["texts"])
 
     def _code(self, solution: Solution, train_texts: list[str], labels: list[int], texts: list[str]) -> list[int]:
         ours = solution.dialect == "spec"
