@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sia_nb.errors import DataError
 from sia_nb.tasks import get_task
 from sia_nb.tasks.base import Solution
+from sia_nb.tasks.lawbench.counts import quick_rows
 from sia_nb.tasks.lawbench.files import Layout, read_json
 from sia_nb.tasks.lawbench.process import Failed
 from sia_nb.tasks.lawbench.solution import FALLBACK, SPACE
@@ -72,16 +74,34 @@ def test_the_paired_error_is_smaller_than_the_single_ones_together(verifier):
     assert verifier.paired_se(FALL.id, FALL.id) == 0
 
 
+def test_the_paired_error_of_what_another_process_scored_is_read_from_the_cache(lawbench_data, tmp_path):
+    with LawBenchVerifier(lawbench_data, tmp_path) as first:
+        assert first.score(FALL).valid and first.score(CHAR1).valid
+        expected = first.paired_se(FALL.id, CHAR1.id)
+    with LawBenchVerifier(lawbench_data, tmp_path) as other:
+        assert other.paired_se(FALL.id, CHAR1.id) == expected
+        with pytest.raises(DataError, match=r"no valid verdict on solution 0000 is remembered.*Call score\(\)"):
+            other.paired_se(FALL.id, "0000")
+
+
 def test_full_scores_by_the_same_rule(verifier):
-    assert verifier.full(CHAR1).value == verifier.score(CHAR1).value
-    compiled = verifier.full(CHAR1, compiled=True)
-    assert compiled.valid and abs(compiled.value - verifier.score(CHAR1).value) < 0.003
+    full, compiled = verifier.full(CHAR1), verifier.full(CHAR1, compiled=True)
+    assert compiled.valid and abs(compiled.value - full.value) < 0.003
+    assert full.value - 0.05 < verifier.score(CHAR1).value < full.value
 
 
 def test_free_code_learns_from_train_and_is_scored(verifier):
     body = "d = dict(zip(train_texts, train_labels)); return [max(train_labels, key=train_labels.count)] * len(texts)"
     verdict = verifier.score(code(body))
     assert verdict.valid and verdict.value == pytest.approx(1 / 191)
+
+
+def test_the_loop_fits_a_program_to_fewer_texts_than_full_does(verifier):
+    counted = code("return [len(train_texts) % 191] * len(texts)")
+    labels = read_json(verifier.layout.public / "labels.json")
+    for verdict, n in ((verifier.score(counted), len(quick_rows(labels))), (verifier.full(counted), len(labels))):
+        hit = [name for name, c in verdict.details["classes"].items() if c["hits"]]
+        assert hit == [verifier._classes[n % 191]]
 
 
 @pytest.mark.parametrize(

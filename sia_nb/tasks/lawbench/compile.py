@@ -16,6 +16,7 @@ HEAD = '''"""{title}"""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp

@@ -9,19 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from .files import Layout, read_json, sha256, write_atomic
 from .solution import SIZES
 
 ATOMS = ("c1", "c2", "c3", "w1", "w2")
+QUICK_TEXTS = 14
 
 
 def atoms_of(view: str) -> list[str]:
     """The atoms of a view."""
     return [f"{view[0]}{n}" for n in SIZES[view]]
+
+
+def quick_rows(labels: Sequence[int], most: int = QUICK_TEXTS) -> list[int]:
+    """Rows that the loop's verdict fits: at most ``most`` of each class, drawn by the class's number; sorted."""
+    rows: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    picked = (r if len(r) <= most else Random(f"lawbench thin {label}").sample(r, most) for label, r in rows.items())
+    return sorted(row for part in picked for row in part)
 
 
 def prepare(layout: Layout, stage: Callable[[str], None]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 The same methods as the compiled source, with three differences in the arithmetic: float32; products of
 sparse matrices taken apart into frequent features (dense, BLAS) and rare ones (sparse); and the SVC
-solved for all classes at once on the kernel (see ``svc``). Imported by the worker only.
+solved for all classes at once on the kernel (see ``svc``). A quick engine, the loop's, takes three short
+cuts besides: at most ``counts.QUICK_TEXTS`` fitted texts a class, SVCs that stop early, and a float32
+second level. Imported by the worker only.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import scipy.sparse as sp
 from scipy.linalg import cho_factor, cho_solve, lapack
 
 from . import features, models, second
-from .counts import atoms_of, load
+from .counts import atoms_of, load, quick_rows
+from .logit import conditional_logit
 from .solution import Base, bases
 
 FREQUENT = 100
-QUICK = (20, 14, 5e-3)
-PRECISE = (100, 80, 1e-3)
+QUICK, QUICK_FOLD = (20, 5e-3), (8, 5e-3)
+QUICK_BINS = 63
+PRECISE, PRECISE_FOLD = (100, 1e-3), (80, 1e-3)
 
 
 class Recent:
@@ -57,49 +61,59 @@ def together(tasks: Iterable[Callable[[], Any]]) -> list[Any]:
 
 
 class Engine:
-    """Predictions of specs from one folder of counts; remembers weighted views, kernels and base scores."""
+    """Predictions of specs from one folder of counts; remembers weighted views, kernels and base scores.
 
-    def __init__(self, folder: Path, y: np.ndarray):
-        self.folder, self.y = folder, y
+    Args:
+        folder: holds counts_<atom>.npz.
+        y: class numbers of the fitted texts, int [n].
+        quick: take the short cuts that the module's head names.
+    """
+
+    def __init__(self, folder: Path, y: np.ndarray, quick: bool = False):
+        self.folder, self.quick, self._fitted = folder, quick, len(y)
+        self.rows = np.array(quick_rows(y.tolist())) if quick else np.arange(len(y))
+        self.y = y[self.rows]
+        # A quick engine's are half as large, and a search comes back to its incumbent's views.
         self._atoms = Recent(5)
-        self._weighted = Recent(4)
-        self._kernels = Recent(6)
+        self._weighted = Recent(8 if quick else 4)
+        self._kernels = Recent(16 if quick else 6)
         self._scores = Recent(64)
 
-    def predict(self, spec: dict[str, Any], precise: bool = False) -> np.ndarray:
-        """Class numbers of the new texts, int [m]; ``precise``: SVCs are solved to the end."""
+    def predict(self, spec: dict[str, Any]) -> np.ndarray:
+        """Class numbers of the new texts, int [m]."""
         members, level2 = bases(spec), spec["level2"]
         views = {b.features: b for b in members if b.model != "nb"}
         together(partial(self.kernel, b) for b in views.values())
-        pairs = together(partial(self.base, b, level2 != "none", precise) for b in members)
+        pairs = together(partial(self.base, b, level2 != "none") for b in members)
         if level2 == "none":
             return second.plain_sum([s for _, s in pairs]).argmax(axis=1)
         held, new = second.scaled([h for h, _ in pairs], [s for _, s in pairs])
         w = models.class_weights(self.y, spec["weight"])[self.y]
+        quick: dict[str, Any] = {"bins": QUICK_BINS, "logit": conditional_logit} if self.quick else {}
         if level2 == "rerank":
-            scores = second.rerank(held, new, self.y, w, spec["strength2"])
+            scores = second.rerank(held, new, self.y, w, spec["strength2"], **quick)
         else:
-            _, scores = second.conditional_logit(held, new, self.y, w, spec["strength2"], level2 == "stack")
+            _, scores = quick.get("logit", second.conditional_logit)(held, new, self.y, w, spec["strength2"], level2 == "stack")
         return scores.argmax(axis=1)
 
-    def base(self, b: Base, held: bool, precise: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out and new scores of one base model; ``held`` and ``precise`` make a difference to the SVC only."""
-        if b.model != "svc":
-            held, precise = True, False
-        return self._scores.get((b, held, precise), lambda: self._fit(b, held, precise))
+    def base(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out and new scores of one base model; ``held`` makes a difference to the SVC only."""
+        held = held or b.model != "svc"
+        return self._scores.get((b, held), lambda: self._fit(b, held))
 
-    def _fit(self, b: Base, held: bool, precise: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
         if b.model == "nb":
             return naive_bayes(*self.weighted(b), self.y, b.weight, b.strength)
         K, N = self.kernel(b)
-        w = models.class_weights(self.y, b.weight)[self.y].astype(np.float32)
+        weights = models.class_weights(self.y, b.weight)
+        w = weights[self.y].astype(np.float32)
         if b.model == "ridge":
             return ridge(K, N, self.y, w, b.strength)
         if b.model == "centroid":
             return models.centroid(K, N, self.y, b.strength)
         if b.model == "knn":
             return models.knn(K, N, self.y, w, b.strength)
-        return svc(K, N, self.y, models.class_weights(self.y, b.weight), b.strength, held, PRECISE if precise else QUICK)
+        return svc(K, N, self.y, weights, b.strength, held, self.quick)
 
     def kernel(self, b: Base) -> tuple[np.ndarray, np.ndarray]:
         """The cosines of a view: train with train, new with train."""
@@ -109,8 +123,12 @@ class Engine:
         """The weighted features of a view, train and new."""
         return self._weighted.get(b.features, lambda: self._weigh(b))
 
+    def _load(self, atom: str) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+        train, new = load(self.folder, atom, self._fitted)
+        return train[self.rows] if self.quick else train, new
+
     def _weigh(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-        parts = [self._atoms.get(a, lambda a=a: load(self.folder, a, len(self.y))) for a in atoms_of(b.view)]
+        parts = [self._atoms.get(a, lambda a=a: self._load(a)) for a in atoms_of(b.view)]
         train, new = (sp.hstack(side, format="csr") if len(parts) > 1 else side[0] for side in zip(*parts, strict=True))
         columns = features.chosen_columns(train, self.y, b.min_df, b.select)
         if len(columns) < train.shape[1]:
@@ -157,58 +175,59 @@ def ridge(K: np.ndarray, N: np.ndarray, y: np.ndarray, w: np.ndarray, strength: 
 
 
 def svc(
-    K: np.ndarray, N: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float, held: bool, effort: tuple[int, int, float]
+    K: np.ndarray, N: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float, held: bool, quick: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``models.svc`` for all classes at once.
+    """``models.svc`` for all classes at once. The bias is LIBLINEAR's: a constant feature.
 
-    The squared hinge is majorised by a parabola of the same curvature at every text, so one step is a
-    ridge regression whose matrix is the same for all classes and steps: one Cholesky, then accelerated
-    steps (Nesterov's, restarted when they turn back) of two triangular solves. The bias is LIBLINEAR's: a constant feature. ``effort``: most
-    steps on all texts, most steps on a fold, and the change of a step that is taken for standing still.
+    Folds start from the scores of the fit on all texts; where ``quick``, they and it stop early.
     """
-    steps, fold_steps, still = effort
     K, N = K + np.float32(1), N + np.float32(1)
-    solve = Squared(K, y, weights, strength)
-    fold = models.folds(y)
+    effort, fold_effort = (QUICK, QUICK_FOLD) if quick else (PRECISE, PRECISE_FOLD)
+    whole = Squared(K, y, weights, strength)
+    half = len(weights) // 2
+    sides = [np.arange(half), np.arange(half, len(weights))]
+    dual = np.hstack(together(partial(whole.solve, *effort, classes=side) for side in sides))
+    scores = np.full((len(y), len(weights)), np.float32(-1))
+    if not held:
+        return scores, N @ dual
+    fold, f = models.folds(y), K @ dual
 
     def held_out(i: int) -> np.ndarray:
         rows, out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-        part = K[np.ix_(out, rows)] @ solve(rows, fold_steps, still)
+        problem = Squared(K[np.ix_(rows, rows)], y[rows], weights, strength)
+        part = K[np.ix_(out, rows)] @ problem.solve(*fold_effort, start=f[rows])
         part[:, np.bincount(y[rows], minlength=len(weights)) == 0] = -1
         return part
 
-    tasks = [partial(solve, np.arange(len(y)), steps, still)]
-    dual, *parts = together(tasks + [partial(held_out, i) for i in range(models.FOLDS)] if held else tasks)
-    scores = np.full((len(y), len(weights)), np.float32(-1))
-    for i, part in enumerate(parts):
+    for i, part in enumerate(together(partial(held_out, i) for i in range(models.FOLDS))):
         scores[fold == i] = part
     return scores, N @ dual
 
 
 class Squared:
-    """The squared-hinge problem of every class against the rest on a kernel."""
+    """The squared-hinge problem of every class against the rest on a kernel.
+
+    The squared hinge is majorised by a parabola of the same curvature at every text, so one step is a
+    ridge regression whose matrix is the same for all classes and steps: one Cholesky, then accelerated
+    steps (Nesterov's, restarted when they turn back) of two triangular solves.
+    """
 
     def __init__(self, K: np.ndarray, y: np.ndarray, weights: np.ndarray, strength: float):
-        self.K, self.y, self.weights, self.strength = K, y, weights, np.float32(strength)
+        self.y, self.classes = y, len(weights)
+        self.own = weights[y].astype(np.float32)
+        self.slack = 1 / (2 * np.float32(strength) * np.maximum(self.own, 1))
+        self.factor = cho_factor(K + np.diag(self.slack), lower=True, overwrite_a=True, check_finite=False)
 
-    def __call__(self, rows: np.ndarray, steps: int, still: float) -> np.ndarray:
-        """Dual coefficients [len(rows), k], once a step changes them by less than the share ``still``,
-        at most ``steps``."""
-        y, full = self.y[rows], len(rows) == len(self.y)
-        own = self.weights[y].astype(np.float32)
-        slack = 1 / (2 * self.strength * np.maximum(own, 1))
-        K = self.K if full else self.K[np.ix_(rows, rows)]
-        matrix = K + np.diag(slack)
-        factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-        sign = 2 * models.one_hot(self.y, np.float32)[rows] - 1
-        pull = np.broadcast_to((1 / np.maximum(own, 1))[:, None], sign.shape).copy()
-        pull[np.arange(len(y)), y] *= own
-        f = sign
+    def solve(self, steps: int, still: float, classes: np.ndarray | None = None, start: np.ndarray | None = None) -> np.ndarray:
+        """Dual coefficients [n, classes], all classes where None, once a step changes them by less than the
+        share ``still``, at most ``steps``; ``start``: scores to begin with."""
+        sign, pull, slack = self._sides(classes)
+        f = sign if start is None else start
         look, dual, t = f, np.zeros_like(f), 1.0
         for _ in range(steps):
-            dual_was, target = dual, look + pull * sign * np.maximum(0, 1 - sign * look)
-            dual = cho_solve(factor, target, check_finite=False)
-            step = target - slack[:, None] * dual
+            dual_was, target = dual, look + pull * np.maximum(0, 1 - sign * look)
+            dual = cho_solve(self.factor, target, check_finite=False)
+            step = target - slack * dual
             ahead = (1 + np.sqrt(1 + 4 * t * t)) / 2
             look_was, look = look, step + np.float32((t - 1) / ahead) * (step - f)
             if np.vdot(look_was - step, step - f) > 0:
@@ -218,6 +237,14 @@ class Squared:
             if moved < still:
                 break
         return dual
+
+    def _sides(self, classes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """+1 or -1, that times the share of the way to it that a step's target goes, and the slack."""
+        mine = np.eye(self.classes, dtype=np.float32)[self.y]
+        mine = mine if classes is None else mine[:, classes]
+        sign, top = 2 * mine - 1, np.maximum(self.own, 1)[:, None]
+        pull = np.where(mine > 0, self.own[:, None] / top, 1 / top)
+        return sign, pull * sign, self.slack[:, None]
 
 
 def naive_bayes(

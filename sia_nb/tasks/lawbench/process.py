@@ -99,7 +99,7 @@ class SpecWorker:
             return ""
 
     def predict(self, spec: dict[str, Any], precise: bool = False) -> tuple[list[int], float]:
-        """Predictions of a spec for the new texts, and the seconds they took; ``precise`` as ``fast.Engine.predict``.
+        """Predictions of a spec for the new texts, and the seconds they took; ``precise``: not by a quick ``fast.Engine``.
 
         Raises:
             Failed: it crashed, ran out of memory or of time; the process is gone and a next question

@@ -7,6 +7,8 @@ a batch a class gets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -75,7 +77,16 @@ def conditional_logit(
     return logits(best, held), logits(best, new)
 
 
-def rerank(held: np.ndarray, new: np.ndarray, y: np.ndarray, w: np.ndarray, strength: float, top: int = 6) -> np.ndarray:
+def rerank(
+    held: np.ndarray,
+    new: np.ndarray,
+    y: np.ndarray,
+    w: np.ndarray,
+    strength: float,
+    top: int = 6,
+    bins: int = 255,
+    logit: Callable[..., tuple[np.ndarray, np.ndarray]] = conditional_logit,
+) -> np.ndarray:
     """A boosted judge of the first few classes of each text; returns scores [new, k].
 
     The candidates come from the conditional logit by class. What the judge sees of a candidate: its logit, its
@@ -83,7 +94,7 @@ def rerank(held: np.ndarray, new: np.ndarray, y: np.ndarray, w: np.ndarray, stre
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    logit_held, logit_new = conditional_logit(held, new, y, w, strength, by_class=True)
+    logit_held, logit_new = logit(held, new, y, w, strength, by_class=True)
 
     def candidates(logits: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
@@ -96,7 +107,13 @@ def rerank(held: np.ndarray, new: np.ndarray, y: np.ndarray, w: np.ndarray, stre
     order, seen = candidates(logit_held, held)
     hit = order == y[:, None]
     judge = HistGradientBoostingClassifier(
-        max_iter=60, max_leaf_nodes=8, learning_rate=0.1, l2_regularization=1 / strength, early_stopping=False, random_state=0
+        max_iter=60,
+        max_leaf_nodes=8,
+        max_bins=bins,
+        learning_rate=0.1,
+        l2_regularization=1 / strength,
+        early_stopping=False,
+        random_state=0,
     )
     judge.fit(seen.reshape(-1, seen.shape[-1]), hit.ravel(), sample_weight=np.repeat(w, order.shape[1]))
     order, seen = candidates(logit_new, new)

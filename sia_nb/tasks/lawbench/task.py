@@ -25,10 +25,17 @@ class LawBench:
 
     def spec_text(self) -> str:
         """U, with the space and one example, the fallback."""
+        from .counts import QUICK_TEXTS
         from .verifier import CODE_MEMORY, CODE_SECONDS
 
         text = Path(__file__).with_name("spec.md").read_text(encoding="utf-8")
-        return text.format(space=SPACE.describe(), fallback=SPACE.dump(FALLBACK), seconds=CODE_SECONDS, memory=CODE_MEMORY)
+        return text.format(
+            space=SPACE.describe(),
+            fallback=SPACE.dump(FALLBACK),
+            texts=QUICK_TEXTS,
+            seconds=CODE_SECONDS,
+            memory=CODE_MEMORY,
+        )
 
     def reference(self) -> str:
         """R: word counts and naive Bayes at the library's defaults, as a program."""

@@ -1,6 +1,7 @@
 """V for LawBench: macro accuracy on dev, remembered by content; the sealed test only through ``seal``.
 
-The host holds the labels. What runs a solution is given texts and train labels and returns predictions.
+The loop's verdict fits at most ``counts.QUICK_TEXTS`` train texts a class and all of dev; ``full``
+and ``seal`` fit every text. The host holds the labels. What runs a solution is given texts and train labels and returns predictions.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any
 from ...errors import DataError, InvalidSolution
 from ..base import Score, Solution
 from .compile import compile_spec
-from .counts import fingerprint
+from .counts import QUICK_TEXTS, fingerprint, quick_rows
 from .data import current
 from .files import Layout, read_json, sha256, write_json
 from .process import Failed, SpecWorker, run_code
 from .solution import SPACE, bases, check_code
 
-METHOD = 3
+METHOD, QUICK_METHOD = 3, 1
 CODE_SECONDS, CODE_MEMORY = 120.0, 4000
 FULL_SECONDS, FULL_MEMORY = 1800.0, 8000
 
@@ -99,15 +100,20 @@ class LawBenchVerifier:
 
     # --- the contract -------------------------------------------------------------------------------
     def score(self, solution: Solution) -> Score:
-        """The verdict on dev: value is macro accuracy; metrics macro, top1, se. Never raises for a bad solution."""
+        """The verdict on dev: value is macro accuracy; metrics macro, top1, se. Never raises for a bad solution.
+
+        At most ``counts.QUICK_TEXTS`` texts a class are fitted, so the value is lower than ``full``'s;
+        benchmarks/verdict_fidelity.py measures how it ranks specs.
+        """
         try:
             key, spec = self._key(solution)
         except InvalidSolution as error:
             return Score(0.0, False, f"{error.kind}: {error}", solution_id=solution.id)
+        key = sha256(f"quick {QUICK_METHOD} {QUICK_TEXTS} {key}".encode())
         return self._remembered(solution, key, lambda: self._run(solution, spec))
 
     def full(self, solution: Solution, *, compiled: bool = False) -> Score:
-        """The verdict on dev with nothing approximated: a spec's SVCs are solved to the end.
+        """The verdict on dev with nothing thinned or approximated: all train texts, SVCs solved to the end.
 
         ``compiled`` runs the compiled scikit-learn source instead, which takes minutes for an SVC.
         """
@@ -117,13 +123,16 @@ class LawBenchVerifier:
             return Score(0.0, False, f"{error.kind}: {error}", solution_id=solution.id)
         if compiled and spec is not None:
             return self._remembered(solution, sha256(f"compiled {key}".encode()), lambda: self._run_source(solution), False)
-        if spec is None or all(b.model != "svc" for b in bases(spec)):
-            return self.score(solution)
         return self._remembered(solution, sha256(f"full {key}".encode()), lambda: self._run(solution, spec, True), False)
 
     def paired_se(self, a: str, b: str) -> float:
-        """Standard error of value(a) − value(b), text by text; the ids must have been scored here as valid."""
-        hits = [[float(p == y) for p, y in zip(self._pred[i], self._labels, strict=True)] for i in (a, b)]
+        """Standard error of value(a) − value(b), text by text.
+
+        Raises:
+            DataError: an id was never scored as valid on this data, neither here nor by another process with
+                this cache folder.
+        """
+        hits = [[float(p == y) for p, y in zip(self._pred_of(i), self._labels, strict=True)] for i in (a, b)]
         return macro_se([x - z for x, z in zip(*hits, strict=True)], self._labels)
 
     def seal(self, solution: Solution, *, compiled: bool = False) -> dict[str, float]:
@@ -185,7 +194,7 @@ class LawBenchVerifier:
 
     def _run(self, solution: Solution, spec: dict[str, Any] | None, precise: bool = False) -> list[int]:
         if spec is None:
-            return self._run_source(solution)
+            return self._run_source(solution, precise)
         with self._free:
             worker = self._idle.pop()
             try:
@@ -193,9 +202,11 @@ class LawBenchVerifier:
             finally:
                 self._idle.append(worker)
 
-    def _run_source(self, solution: Solution) -> list[int]:
-        train = read_json(self.layout.public / "train.json")
-        return self._code(solution, train["texts"], train["labels"], read_json(self.layout.public / "dev.json")["texts"])
+    def _run_source(self, solution: Solution, precise: bool = True) -> list[int]:
+        train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
+        rows = range(len(train["labels"])) if precise else quick_rows(train["labels"])
+        texts, labels = ([train[part][r] for r in rows] for part in ("texts", "labels"))
+        return self._code(solution, texts, labels, dev["texts"])
 
     def _code(self, solution: Solution, train_texts: list[str], labels: list[int], texts: list[str]) -> list[int]:
         ours = solution.dialect == "spec"
@@ -226,6 +237,7 @@ class LawBenchVerifier:
         if "failed" in entry:
             return Score(0.0, False, entry["failed"], solution_id=solution.id, seconds=seconds, cached=cached)
         if remember_pred:
+            self._note(solution.id, key)
             self._pred[solution.id] = entry["pred"]
         return self._score(entry["pred"], solution.id, seconds, cached)
 
@@ -251,6 +263,30 @@ class LawBenchVerifier:
             pass
         path.unlink(missing_ok=True)
         return None
+
+    def _name(self, solution_id: str) -> Path:
+        """Where it stands by what key a solution's verdict is remembered."""
+        text = f"{METHOD} {QUICK_METHOD} {QUICK_TEXTS} {self._data} {solution_id}"
+        return self.cache_dir / "ids" / f"{sha256(text.encode())[:32]}.json"
+
+    def _note(self, solution_id: str, key: str) -> None:
+        if solution_id not in self._pred:
+            write_json(self._name(solution_id), {"id": solution_id, "key": key})
+
+    def _pred_of(self, solution_id: str) -> list[int]:
+        """Predictions behind the verdict on a solution, from memory or from the cache folder."""
+        if solution_id not in self._pred:
+            try:
+                entry = self._load(read_json(self._name(solution_id))["key"]) or {}
+            except (OSError, ValueError, KeyError, TypeError, DataError):
+                entry = {}
+            if "pred" not in entry:
+                raise DataError(
+                    f"lawbench: no valid verdict on solution {solution_id} is remembered in {self.cache_dir}. Call score() "
+                    "on it before paired_se()."
+                )
+            self._pred[solution_id] = entry["pred"]
+        return self._pred[solution_id]
 
     def _save(self, key: str, entry: dict[str, Any]) -> None:
         write_json(self.cache_dir / f"{key[:32]}.json", {"key": key, "entry": entry, "check": sha256(json.dumps(entry).encode())})

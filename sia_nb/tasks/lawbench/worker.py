@@ -4,7 +4,7 @@ Talks over one inherited socket, each message a 4-byte big-endian length and JSO
 
     → {"spec": {...}, "precise": bool}   ← {"pred": [class number of every new text], "seconds": s}  or  {"error": text}
 
-It has the fitted texts' labels and the new texts' counts, no label of those. It ends when the socket closes. Run by
+``precise``: all fitted texts and nothing approximated. It has the fitted texts' labels and the new texts' counts, no label of those. It ends when the socket closes. Run by
 ``process.SpecWorker`` only.
 """
 
@@ -48,14 +48,18 @@ def main(fd: int, folder: str) -> None:
     from .fast import Engine
     from .files import read_json
 
-    engine = Engine(Path(folder), np.array(read_json(Path(folder) / "labels.json")))
+    labels = np.array(read_json(Path(folder) / "labels.json"))
+    engines: dict[bool, Engine] = {}
     with socket.socket(fileno=fd) as host:
         send(host, {"ready": True})
         while (request := receive(host)) is not None:
             began = time.perf_counter()
             try:
+                precise = request["precise"]
+                if precise not in engines:
+                    engines[precise] = Engine(Path(folder), labels, quick=not precise)
                 answer = {
-                    "pred": engine.predict(request["spec"], request["precise"]).tolist(),
+                    "pred": engines[precise].predict(request["spec"]).tolist(),
                     "seconds": time.perf_counter() - began,
                 }
             except MemoryError:
