@@ -28,7 +28,7 @@ from .tasks import get_task
 from .tasks.base import Solution, Task, Verifier
 from .trajectory import Event, Trajectory
 
-PROMOTED = 3  # how many of the best by the loop's verdict get the full verdict before the report
+PROMOTED = 5  # how many of the best by the loop's verdict get the full verdict before the report
 
 
 def open_run(run_dir: str = "", *, task: str = "lawbench", profile: str = "smoke", seed: int = 0, **overrides: Any) -> Run:
@@ -153,10 +153,7 @@ def _keep_or_roll_back(run: Run, step: int, metrics: dict[str, Any], verifier: V
     if metrics["solution_id"] == best["solution_id"]:
         noise = 0.0
     elif best["valid"]:
-        task = get_task(run.config.task)
-        a, b = (task.parse(m["solution"]) for m in (metrics, best))
-        verifier.score(a), verifier.score(b)  # remembered; an earlier step's process may have scored them
-        noise = verifier.paired_se(a.id, b.id)
+        noise = verifier.paired_se(metrics["solution_id"], best["solution_id"])
     else:
         noise = 0.0
     accepted = gain > noise
