@@ -24,9 +24,9 @@ from . import notebooks
 from .config import RunConfig
 from .store import Run, data_dir, read_json, write_json
 
-# Seconds a notebook, a verifier call and a sampled token took on the machine of the reference runs; replaced
+# Seconds a notebook, a verifier call, a sampled token and a report took on the machine of the reference runs; replaced
 # by what this machine's own runs took as soon as there is one (data/cache/speed.json).
-REFERENCE_SPEED = {"notebook": 6.0, "verifier_call": 2.0, "token": 0.004, "report": 90.0}
+REFERENCE_SPEED = {"notebook": 5.0, "verifier_call": 1.2, "token": 0.006, "tokens_per_call": 150.0, "report": 60.0}
 
 
 @dataclass
@@ -50,9 +50,10 @@ class Clock:
         write_json(data_dir() / "cache" / "speed.json", {k: round(v, 5) for k, v in self.speed.items()})
 
     def step(self, c: RunConfig) -> float:
-        """Seconds of one 02_run_generation that spends its whole budget."""
+        """Seconds of one 02_run_generation that spends its verifier calls, and tokens as scaffolds do."""
         s = self.speed
-        return s["notebook"] + min(c.seconds, c.verifier_calls * s["verifier_call"] + c.tokens * s["token"])
+        tokens = min(c.tokens, c.verifier_calls * s["tokens_per_call"])
+        return s["notebook"] + min(c.seconds, c.verifier_calls * s["verifier_call"] + tokens * s["token"])
 
     def total(self, c: RunConfig) -> float:
         """Seconds of the whole run."""
