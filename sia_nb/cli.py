@@ -57,14 +57,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=int, default=1, metavar="N", help="how many runs, with seeds SEED … SEED+N-1 (default 1)")
     run.add_argument("--run-dir", default="", metavar="DIR", help="the run folder (default: results/runs/<name>)")
     run.add_argument("--no-figures", action="store_true", help="stop after the last step; the sealed test stays closed")
-    from .config import RunConfig
+    from .config import PROFILE_NOTES, RunConfig
 
+    profiles = "\n".join(f"  {name:8}{note}" for name, note in PROFILE_NOTES.items())
     lines = [
         f"  --{n.replace('_', '-'):22}{f.description} ({f.default!r})"
         for n, f in RunConfig.model_fields.items()
         if n != "profile"
     ]
-    run.epilog = "parameters of a run, with the defaults of RunConfig; a profile sets its own\n" + "\n".join(lines)
+    run.epilog = (
+        f"profiles\n{profiles}\n\n"
+        + "parameters of a run, with the defaults of RunConfig; a profile sets its own\n"
+        + "\n".join(lines)
+    )
 
     p = command("resume", _resume, "Go on with a run from where it stopped.")
     p.add_argument("run", nargs="?", default="", help="a run folder or its name; default: the newest unfinished one")
