@@ -43,7 +43,7 @@ class RunConfig(BaseModel):
 
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 3, "verifier_calls": 8, "tokens": 4_000, "seconds": 300.0},
-    "cpu": {"steps": 7, "verifier_calls": 24, "tokens": 12_000, "seconds": 900.0},
+    "cpu": {"steps": 8, "verifier_calls": 26, "tokens": 12_000, "seconds": 900.0},
     "gpu": {"steps": 16, "verifier_calls": 64, "tokens": 200_000, "seconds": 3600.0},
     "paper": {
         "steps": 24,
@@ -58,7 +58,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 PROFILE_NOTES = {
     "smoke": "three steps of 8 verifier calls: does everything work here?",
-    "cpu": "the default: 7 steps of 24 verifier calls on a laptop, offline",
+    "cpu": "the default: 8 steps of 26 verifier calls on a laptop, offline",
     "gpu": "16 steps of 64 verifier calls with a larger local policy",
     "paper": "Claude as the agents, gpt-oss-120b served by vLLM as the policy",
 }
