@@ -127,7 +127,7 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         StoreError: another process holds the folder, the disk is full, a finished file was altered.
         Interrupted: SIGINT or SIGTERM. NotebookError, AgentError, …: what a phase raised.
     """
-    config, clock = run.config, Clock.load()
+    config, clock, plan = run.config, Clock.load(), Clock.load()  # the bar's shares stay as planned while clock learns
     with run.lock(), _terminable():
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
         share = len(pending) / config.steps
@@ -138,10 +138,10 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
             )
         bar = Bar(run, clock.total(config) * max(share, 0.05), echo)
         try:
-            _steps(run, clock, bar)
+            _steps(run, clock, plan, bar)
             drawn = run.path / "notebooks" / "05_ablation_figures.ipynb"
             if figures and not (drawn.exists() and (run.path / "report.json").exists()):
-                _notebook(run, "05_ablation_figures", run.path / "notebooks", bar, clock.speed["report"], run_dir=str(run.path))
+                _notebook(run, "05_ablation_figures", run.path / "notebooks", bar, plan.speed["report"], run_dir=str(run.path))
         finally:
             bar.close()
             with contextlib.suppress(Exception):
@@ -149,14 +149,14 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
     return run
 
 
-def _steps(run: Run, clock: Clock, bar: Bar) -> None:
+def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:
     config, where = run.config, str(run.path)
     if not run.done(1, "init"):
-        _notebook(run, "01_init_scaffold", run.step(1) / "notebooks", bar, clock.speed["notebook"], run_dir=where)
+        _notebook(run, "01_init_scaffold", run.step(1) / "notebooks", bar, plan.speed["notebook"], run_dir=where)
         bar.advance(0, "step 1: A_1 written")
     for g in range(1, config.steps + 1):
         if not run.done(g, "run"):
-            weight = clock.step(config)
+            weight = plan.step(config)
             seconds = _notebook(run, "02_run_generation", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
             m = run.metrics(g)
             clock.learn(seconds, m["used"])
@@ -164,7 +164,7 @@ def _steps(run: Run, clock: Clock, bar: Bar) -> None:
         if g == config.steps:
             break
         if not run.done(g, "decision"):
-            weight = clock.speed["notebook"]
+            weight = plan.speed["notebook"]
             _notebook(run, "03_feedback_decision", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
             d = read_json(run.step(g) / "decision.json")
             edits = run.origin(g + 1)["edits"] if d["action"] == "harness" else []
