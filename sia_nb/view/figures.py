@@ -140,7 +140,7 @@ def progress_from_data(ax: Any, curves: list[tuple[Any, dict]]) -> None:
             ax.plot(end, score, "o" if kept else "X", color=colour, markerfacecolor=face, markersize=6, zorder=3)
     ax.plot([], [], "o", color="black", label="step kept")
     ax.plot([], [], "X", color="black", markerfacecolor="white", label="step rolled back")
-    ax.set(title="(b) the runs", xlabel="verifier calls", ylabel="macro accuracy, dev", ylim=(0, 1))
+    ax.set(title="(b) the runs", xlabel="verifier calls", ylabel="macro accuracy on dev, the loop's verdict", ylim=(0, 1))
     ax.legend(loc="lower right", fontsize=7.5)
 
 
