@@ -1,8 +1,12 @@
 """What several test files share: the real data and the real model, fetched once."""
 
 import pytest
+from hypothesis import settings
 
 from sia_nb.store import data_dir
+
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

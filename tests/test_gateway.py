@@ -394,6 +394,11 @@ def test_no_sandbox_for_an_untrusted_scaffold(tmp_path, monkeypatch):
     assert done.backend == only(t, "start")["sandbox"] == "plain" and "plain process" in done.notice and done.valid
 
 
+def heed_ctrl_c():
+    """A shell's background job starts with SIGINT ignored, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_the_tree_and_closes_the_record(tmp_path):
     host = f"""
 import sys
@@ -402,13 +407,15 @@ from pathlib import Path
 from test_gateway import *
 perform(Path({str(tmp_path)!r}), scaffold("env.log('up')\\nimport time\\ntime.sleep(60)"), budget=Budget(1, 1, 60.0))
 """
-    process = subprocess.Popen([sys.executable, "-c", host], cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", host], cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     path = tmp_path / "t.jsonl"
     while not (path.exists() and '"log"' in path.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
     assert only(Trajectory.read(path), "end")["reason"] == "killed"
 
 

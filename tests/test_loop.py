@@ -155,10 +155,15 @@ def test_a_killed_run_resumes_to_the_same_bits(finished, tmp_path):
     assert fingerprint(killed) == fingerprint(run)
 
 
+def heed_ctrl_c():
+    """A shell's background job starts with SIGINT ignored, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(lawbench_data, embedded_model, tmp_path):
     path = tmp_path / "interrupted"
     command = [sys.executable, "-m", "sia_nb", "run", "--profile", "smoke", "--run-dir", str(path), "--no-figures"]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c)
     end = time.monotonic() + 120
     while not (path / "step_001" / "notebooks").exists():
         assert time.monotonic() < end and child.poll() is None
