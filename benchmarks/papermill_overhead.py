@@ -18,7 +18,7 @@ from sia_nb import notebooks
 from sia_nb.config import make_config
 from sia_nb.store import Run
 
-ROUNDS = 3
+ROUNDS = 1
 DIRECT = (
     "import sys; from pathlib import Path; from sia_nb import phases; from sia_nb.store import Run; r = Run(Path(sys.argv[1])); "
 )
