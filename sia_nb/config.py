@@ -68,7 +68,7 @@ def make_config(profile: str = "cpu", **overrides: Any) -> RunConfig:
     """The profile's defaults with ``overrides`` laid over them.
 
     Raises:
-        ConfigError: an unknown profile, parameter or task, a wrong type or a value out of range; the message
+        ConfigError: an unknown profile, parameter, task or instance, a wrong type or a value out of range; the message
             names the parameter, the value, what was expected and the nearest known name.
     """
     if profile not in PROFILES:
@@ -84,7 +84,8 @@ def validate(values: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: as ``make_config``.
     """
-    from .tasks import REGISTRY
+    from .tasks import REGISTRY, get_task
+    from .tasks.base import find_instance
 
     known = RunConfig.model_fields
     for name in values:
@@ -99,6 +100,7 @@ def validate(values: dict[str, Any]) -> RunConfig:
         raise ConfigError(
             f"task: '{config.task}' is not known; known tasks: {', '.join(sorted(REGISTRY))}.{nearest(config.task, REGISTRY)}"
         )
+    find_instance(get_task(config.task), config.instance)
     if config.agent == "replay" and not config.replay_of:
         raise ConfigError("replay_of: empty, but agent is 'replay'; expected the folder of the run to repeat")
     if config.agent == "openai_compatible" and not (config.agent_url and config.agent_model):
