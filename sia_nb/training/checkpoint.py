@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import StoreError, TrainingError
 from ..store import sha256
-from .problem import TrainingError
 
 FORMAT = 1
 STATE = "state.json"

@@ -40,25 +40,27 @@ class OutOfMemory(Exception):
     """Memory did not suffice at the smallest micro-batch; the weights are as they were before the update."""
 
 
-def weigh(hyper: Hyper, rewards: Tensor, group: Tensor) -> Tensor | None:
-    """What each rollout's log-probability is pushed by, [N]; None where the rewards teach nothing.
+def teaches(hyper: Hyper, group: Rolled) -> bool:
+    """Whether a group is large enough, and its rewards differ in a way that the algorithm learns from."""
+    values = [r.reward.value for r in group.rollouts]
+    least = 4 if hyper.algorithm == "entropic" and hyper.beta == "adaptive" else 2
+    if len(values) < least or len(set(values)) < 2:
+        return False
+    return hyper.algorithm != "bon_bc" or max(values) > 0
 
-    Args:
-        rewards, group: [N], of one or more groups.
-    """
-    if bool((rewards == rewards[0]).all()):
-        return None
+
+def weigh(hyper: Hyper, rewards: Tensor, group: Tensor) -> Tensor:
+    """What each rollout's log-probability is pushed by, [N]; for DPO, won less lost pairs as a share of the group."""
     if hyper.algorithm == "grpo":
         return advantages.group_normalised(rewards, group)
     if hyper.algorithm == "entropic":
         return advantages.entropic(rewards, group, hyper.beta)
     if hyper.algorithm == "bon_bc":
-        weights = advantages.best_of(rewards, group, hyper.best)
-        return weights if bool((weights > 0).any()) else None
+        return advantages.best_of(rewards, group, hyper.best)
     if hyper.algorithm == "dpo":
         winners, losers = advantages.pairs(rewards, group)
         wins = torch.bincount(winners, minlength=len(rewards)) - torch.bincount(losers, minlength=len(rewards))
-        return wins / max(1, len(rewards) - 1)
+        return wins / (torch.bincount(group)[group] - 1)
     return advantages.leave_one_out(rewards, group)
 
 
@@ -95,9 +97,6 @@ class _Loss:
             loss, stats = objectives.dpo(logp, self.ref, mask, winners, losers, beta=h.dpo_beta)
         else:
             loss, stats = self._ppo(logp, mask, stacked([s.hidden for s in scored]))
-        if self.ref is not None:  # k3, an estimate of KL(policy || base) a choice that is never negative
-            gap = (self.ref - logp.detach())[mask]
-            stats = {**stats, "kl": float((gap.exp() - gap - 1).mean())}
         return loss, stats
 
     def _ppo(self, logp: Tensor, mask: Tensor, hidden: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -117,23 +116,21 @@ class _Loss:
 
 
 class Learner:
-    """The trainable part of a policy.
+    """The trainable part of a policy: the adapter that it wears, or else a fresh one.
 
     Args:
         seed: of the fresh adapter.
-        init: an adapter's folder to go on from; its rank stands.
+        segments: the grammar of masked decoding, or None.
 
     Attributes:
         notes: what had to be said since they were last taken.
     """
 
-    def __init__(self, policy: Policy, hyper: Hyper, seed: int, init: Path | None = None):
-        self.policy, self.hyper, self.token_budget = policy, hyper, hyper.token_budget
+    def __init__(self, policy: Policy, hyper: Hyper, seed: int, segments: Any):
+        self.policy, self.hyper, self.segments, self.token_budget = policy, hyper, segments, hyper.token_budget
         self.notes: list[str] = []
-        if init is None:
+        if not adapter.worn(policy):
             adapter.attach(policy, rank=hyper.rank, seed=seed)
-        else:
-            adapter.load(policy, init)
         self.head = None
         if hyper.algorithm == "ppo":
             device = policy.model.get_input_embeddings().weight.device
@@ -152,7 +149,9 @@ class Learner:
     @property
     def needs_reference(self) -> bool:
         """Whether the algorithm compares with the base policy."""
-        return self.hyper.algorithm == "dpo" or (self.hyper.kl > 0 and self.hyper.algorithm in ("grpo", "entropic", "reinforce_kl"))
+        return self.hyper.algorithm == "dpo" or (
+            self.hyper.kl > 0 and self.hyper.algorithm in ("grpo", "entropic", "reinforce_kl")
+        )
 
     def update(self, groups: list[Rolled]) -> dict[str, float]:
         """Learn from groups whose rollouts all have rewards, none of them constant; sets their advantages.
@@ -163,13 +162,11 @@ class Learner:
         Raises:
             NonFinite, OutOfMemory: the weights and the optimiser are as before.
         """
-        batch = [
-            forward.Group(g.prompt_ids, [r.ids for r in g.rollouts], self.segments, self.hyper.temperature) for g in groups
-        ]
+        batch = [forward.Group(g.prompt_ids, [r.ids for r in g.rollouts], self.segments, self.hyper.temperature) for g in groups]
         device = self.parameters[0].device
         rewards = torch.tensor([r.reward.value for g in groups for r in g.rollouts], device=device)
         index = torch.tensor([i for i, g in enumerate(groups) for _ in g.rollouts], device=device)
-        weights = torch.cat([weigh(self.hyper, rewards[index == i], index[index == i]) for i in range(len(groups))])
+        weights = weigh(self.hyper, rewards, index)
         before = self.snapshot()
         try:
             ref = self._in_memory(lambda: self.reference(batch)) if self.needs_reference else None
@@ -183,8 +180,6 @@ class Learner:
             self.optimiser.zero_grad(set_to_none=True)
         self._note(groups, objective, weights)
         return stats
-
-    segments: Any = None  # of masked decoding; set by the trainer
 
     def _epoch(self, batch: list[Any], objective: _Loss) -> dict[str, float]:
         def backward() -> dict[str, float]:

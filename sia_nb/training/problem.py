@@ -10,12 +10,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-from ..errors import SiaError
-
-
-class TrainingError(SiaError):
-    """A weight update that cannot go on: a reward that is no number, a scaffold without a prompt, a folder of another update."""
-
 
 @dataclass(frozen=True)
 class Start:
