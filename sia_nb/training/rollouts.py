@@ -147,6 +147,7 @@ def lines(groups: list[Rolled], step: int) -> list[dict[str, Any]]:
                 {
                     "step": step, "group": g, "row": row, "instance": group.start.instance, "text": r.text,
                     "tokens": len(r.ids), "logprob": r.logprob, "solution": r.solution,
+                    "solution_id": told.solution_id if told else "",
                     "reward": told.value if told else None, "score": told.score if told else None,
                     "valid": told.valid if told else None, "reason": told.reason if told else "out of verifier calls",
                     "advantage": r.advantage, "source": r.source, "parent": group.start.parent,

@@ -61,11 +61,11 @@ class Result:
     note: str  # why, in a sentence
     before: dict[str, float]  # mean score of the policy's samples in the first steps, its standard error se, their number n
     after: dict[str, float]  # the same of the last steps
-    best: dict[str, Any] | None  # the best {"solution", "score"} met
+    best: dict[str, Any] | None  # the best {"solution", "score", "instance"} met
     verifier_calls: int
     tokens: int  # sampled
     adapter: str  # SHA-256 of its weights
-    solutions: list[dict[str, Any]]  # the best distinct valid {"solution", "score"}
+    solutions: list[dict[str, Any]]  # the best distinct valid ones, as ``best``
 
 
 @dataclass
@@ -281,8 +281,9 @@ class _Training:
         lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
         some = max(1, self.state.step // 8)
         own = [r for r in lines if r["source"] == "policy" and r["score"] is not None]
-        found = {r["solution"]: r["score"] for r in lines if r["valid"]}
-        ranked = sorted(({"solution": s, "score": v} for s, v in found.items()), key=lambda s: -s["score"])
+        found = {(r["instance"], r["solution_id"]): r for r in lines if r["valid"]}
+        known = [{k: r[k] for k in ("solution", "score", "instance")} for r in found.values()]
+        ranked = sorted(known, key=lambda s: -s["score"])
         result = Result(
             algorithm=self.hyper.algorithm,
             steps=self.state.step,
