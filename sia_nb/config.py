@@ -43,7 +43,9 @@ class RunConfig(BaseModel):
     algorithm: str = Field("", description="fixes the weight updates' algorithm; empty: the Feedback-Agent chooses")
     group_size: int = Field(0, ge=0, le=4096, description="fixes the rollouts of a group; 0: the Feedback-Agent chooses")
     learning_rate: float = Field(0.0, ge=0, le=0.01, description="fixes the learning rate; 0: the Feedback-Agent chooses")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the local policy")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of the local policy; auto: the faster here, measured once and kept in run.json"
+    )
     threads: int = Field(1, ge=1, le=512, description="threads of the local policy; part of what makes a run repeat bit for bit")
     unsafe_no_sandbox: bool = Field(False, description="run model-written code without a sandbox; do not")
 

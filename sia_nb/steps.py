@@ -138,6 +138,17 @@ def open_verifier(run: Run, task: Task) -> Iterator[Verifier]:
         verifier.close()
 
 
+def dtype(run: Run) -> str:
+    """The number format of the run's local policy; where the config says "auto", what was measured at its first step."""
+    if run.config.dtype != "auto" or run.config.policy_url:
+        return run.config.dtype
+    if "dtype" not in run.info:
+        from .policy.sampling import fastest_dtype
+
+        run.update(dtype=fastest_dtype(data_dir() / "cache" / "dtype.json"))
+    return run.info["dtype"]
+
+
 _POLICIES: dict[tuple, Any] = {}
 
 
@@ -148,7 +159,7 @@ def open_policy(run: Run, weights: int = 0) -> Any:
         ModelError: the model or the adapter is missing or damaged.
     """
     c = run.config
-    key = (c.policy, c.policy_url, c.dtype, c.threads)
+    key = (c.policy, c.policy_url, dtype(run), c.threads)
     if key not in _POLICIES:
         if c.policy_url:
             from .policy.endpoint import EndpointPolicy
@@ -157,7 +168,7 @@ def open_policy(run: Run, weights: int = 0) -> Any:
         else:
             from .policy.model import load
 
-            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=c.dtype, threads=c.threads)
+            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=dtype(run), threads=c.threads)
     if "W" in c.arm:  # validated: never with a policy behind a URL
         from .policy import adapter
 
