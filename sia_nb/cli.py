@@ -59,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "Run the loop: a run a seed, each to its sealed test and figures.")
     run.add_argument("--profile", default="cpu", help="where the defaults come from: smoke, cpu (default), gpu, paper")
     run.add_argument("--seeds", type=int, default=1, metavar="N", help="how many runs, with seeds SEED … SEED+N-1 (default 1)")
+    run.add_argument(
+        "--arms", default="", help="arms to run side by side: all, or some of H,W,W+H (default: the one that --arm names)"
+    )
+    run.add_argument("--jobs", type=int, default=0, metavar="N", help="how many runs at once (default: by cores and memory)")
     run.add_argument("--run-dir", default="", metavar="DIR", help="the run folder (default: results/runs/<name>)")
     run.add_argument("--no-figures", action="store_true", help="stop after the last step; the sealed test stays closed")
     from .config import PROFILE_NOTES, RunConfig
@@ -77,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("resume", _resume, "Go on with a run from where it stopped.")
     p.add_argument("run", nargs="?", default="", help="a run folder or its name; default: the newest unfinished one")
+    p.add_argument("--no-figures", action="store_true", help="stop after the last step; the sealed test stays closed")
     p = command("show", _show, "Print a run step by step, or list the runs.")
     p.add_argument("run", nargs="?", default="", help="a run folder or its name; empty lists the runs")
     p.add_argument("--step", type=int, default=0, help="print this step's decision, report and trajectory")
@@ -124,6 +129,7 @@ def _overrides(extra: list[str]) -> dict:
 
 
 def _run(args: argparse.Namespace, extra: list[str]) -> None:
+    from .arms import default_jobs, parse_arms, run_all
     from .config import make_config
     from .loop import run_loop
     from .store import Run
@@ -132,12 +138,24 @@ def _run(args: argparse.Namespace, extra: list[str]) -> None:
         raise ConfigError(f"--seeds: {args.seeds}; expected at least 1")
     if args.run_dir and args.seeds > 1:
         raise ConfigError("--run-dir names one folder, but --seeds asks for several runs; leave one of them out")
+    if args.jobs < 0:
+        raise ConfigError(f"--jobs: {args.jobs}; expected at least 1, or 0 for as many as this machine has room for")
     overrides = _overrides(extra)
+    if args.arms and "arm" in overrides:
+        raise ConfigError("--arms and --arm both name arms; leave one of them out")
+    arms = parse_arms(args.arms or overrides.pop("arm", "H"))
+    if args.run_dir and len(arms) > 1:
+        raise ConfigError("--run-dir names one folder, but --arms asks for several runs; leave one of them out")
     first = overrides.pop("seed", 0)
-    configs = [make_config(args.profile, seed=first + n, **overrides) for n in range(args.seeds)]
-    for config in configs:
-        run = Run.create(config, Path(args.run_dir) if args.run_dir else None)
-        run_loop(run, figures=not args.no_figures)
+    configs = [make_config(args.profile, seed=first + n, arm=arm, **overrides) for n in range(args.seeds) for arm in arms]
+    runs = [Run.create(config, Path(args.run_dir) if args.run_dir else None) for config in configs]
+    jobs = args.jobs or default_jobs(len(runs))
+    if len(runs) == 1:
+        run_loop(runs[0], figures=not args.no_figures)
+    else:
+        print(f"{len(runs)} runs ({', '.join(arms)}; {args.seeds} seed{'s' * (args.seeds > 1)}), {jobs} at a time.", flush=True)
+        run_all(runs, jobs, figures=not args.no_figures)
+    for run in runs:
         _summary(run)
 
 
@@ -146,7 +164,7 @@ def _resume(args: argparse.Namespace, _: list[str]) -> None:
     from .store import find_run
 
     run = find_run(args.run) if args.run else _newest_unfinished()
-    run_loop(run)
+    run_loop(run, figures=not args.no_figures)
     _summary(run)
 
 

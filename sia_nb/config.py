@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ConfigError, nearest
 
+ARMS = ("H", "W", "W+H")
 AGENTS = ("playbook", "claude", "openai_compatible", "replay")
 
 
@@ -19,7 +20,7 @@ class RunConfig(BaseModel):
     task: str = Field("lawbench", description="which task to run")
     instance: str = Field("", description="which instance of the task; empty for the paper's")
     profile: str = Field("cpu", description="the profile the defaults came from")
-    arm: Literal["H"] = Field("H", description="which levers the Feedback-Agent may pull")
+    arm: Literal["H", "W", "W+H"] = Field("H", description="which levers the Feedback-Agent may pull: harness, weights, both")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seeds the split, the sampling and the agents")
     steps: int = Field(8, ge=1, le=500, description="step budget: how many scaffolds are executed, A_1 included")
     verifier_calls: int = Field(28, ge=1, le=100_000, description="verifier calls a step")
@@ -36,7 +37,15 @@ class RunConfig(BaseModel):
     policy: str = Field("smollm2-135m", description="the policy: the embedded model, a folder or a Hugging Face name")
     policy_url: str = Field("", description="base URL of an OpenAI-compatible server that serves the policy; empty for local")
     policy_key: str = Field("POLICY_API_KEY", description="environment variable that holds the policy server's key")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the local policy")
+    weight_share: float = Field(
+        0.75, gt=0, le=1, description="share of a weight step's verifier calls and tokens that training may spend"
+    )
+    algorithm: str = Field("", description="fixes the weight updates' algorithm; empty: the Feedback-Agent chooses")
+    group_size: int = Field(0, ge=0, le=4096, description="fixes the rollouts of a group; 0: the Feedback-Agent chooses")
+    learning_rate: float = Field(0.0, ge=0, le=0.01, description="fixes the learning rate; 0: the Feedback-Agent chooses")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="number format of the local policy; auto: the faster here, measured once and kept in run.json"
+    )
     threads: int = Field(1, ge=1, le=512, description="threads of the local policy; part of what makes a run repeat bit for bit")
     unsafe_no_sandbox: bool = Field(False, description="run model-written code without a sandbox; do not")
 
@@ -101,6 +110,15 @@ def validate(values: dict[str, Any]) -> RunConfig:
             f"task: '{config.task}' is not known; known tasks: {', '.join(sorted(REGISTRY))}.{nearest(config.task, REGISTRY)}"
         )
     find_instance(get_task(config.task), config.instance)
+    if "W" in config.arm and config.policy_url:
+        raise ConfigError(
+            f"arm: '{config.arm}' trains the policy's weights, but policy_url names a server ({config.policy_url}), whose weights "
+            "cannot be changed from here; use arm H, or a local policy"
+        )
+    if config.algorithm:
+        from .training.hyper import make_hyper
+
+        make_hyper(config.algorithm)
     if config.agent == "replay" and not config.replay_of:
         raise ConfigError("replay_of: empty, but agent is 'replay'; expected the folder of the run to repeat")
     if config.agent == "openai_compatible" and not (config.agent_url and config.agent_model):

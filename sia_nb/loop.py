@@ -4,6 +4,7 @@
     2  for g = 1 … steps
          02_run_generation             execute A_g, record τ_g, score E_g
          03_feedback_decision          F chooses; a harness update writes A_{g+1}; "stop" ends the loop
+         04_grpo_training              where F chose weights: trains θ_{g+1} by the algorithm that F chose
     3  05_ablation_figures             opens the sealed test for this run, draws its figures
 
 The loop itself decides nothing: what is done is read from the completion marks of the run folder.
@@ -168,10 +169,19 @@ def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:
             weight = plan.speed["notebook"]
             _notebook(run, "03_feedback_decision", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
             d = read_json(run.step(g) / "decision.json")
-            edits = run.origin(g + 1)["edits"] if d["action"] == "harness" else []
+            edits = run.origin(g + 1)["edits"] if d["action"] == "harness" else [d["algorithm"]] if d["algorithm"] else []
             bar.advance(weight, f"step {g}: F chose {d['action']}{': ' + ', '.join(edits) if edits else ''}")
-        if read_json(run.step(g) / "decision.json")["action"] == "stop":
+        decision = read_json(run.step(g) / "decision.json")
+        if decision["action"] == "stop":
             break
+        if decision["action"] == "weights" and not run.done(g + 1, "train"):
+            _notebook(run, "04_grpo_training", run.step(g + 1) / "notebooks", bar, 0, run_dir=where, step=g)
+            bar.advance(0, f"step {g + 1}: {_trained(run, g + 1)}")
+
+
+def _trained(run: Run, g: int) -> str:
+    r = read_json(run.step(g) / "weights" / "result.json")
+    return f"trained by {r['algorithm']}: {r['note']}"
 
 
 def _notebook(run: Run, name: str, folder: Any, bar: Bar, weight: float, **values: Any) -> float:

@@ -3,6 +3,7 @@
     init_scaffold      A_1 = M(U, R)
     run_generation     execute A_g with π_θ in a sandbox, record τ_g, score E_g, keep or roll back
     feedback_decision  F(A_g, τ_g, E_g, U): choose, and for a harness update write A_{g+1}
+    weight_update      train π_θ's adapter through A_g by the algorithm that F chose (``weights``)
     report             open the sealed test, once a run
 
 Each works on a run folder, does nothing if it has already been done, and can be killed at any instant: a
@@ -11,23 +12,59 @@ phase counts once its completion mark is written, and is done again from its sta
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .agents.base import Decision, StepSummary, View
-from .budget import Ledger
+from .agents import rewards
+from .agents.base import Decision, View
 from .config import make_config
-from .errors import ConfigError, StoreError
+from .errors import StoreError
 from .scaffold.contract import Budget
-from .store import Run, data_dir, read_json, results_dir, write_atomic, write_json
+from .steps import (
+    archive,
+    budget_left,
+    history,
+    latest_step,
+    lever_records,
+    open_policy,
+    open_run_agents,
+    open_verifier,
+    place_scaffold,
+    prepare_data,
+    sampling,
+    scored_before,
+    spend,
+    trained_solutions,
+    training_summary,
+    trajectory,
+    worn,
+)
+from .store import Run, read_json, results_dir, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Solution, Task, Verifier
-from .trajectory import Event, Trajectory
+from .training.hyper import ALGORITHMS, MENU
+from .trajectory import Event
+from .weights import weight_update
 
+__all__ = [
+    "archive",
+    "feedback_decision",
+    "feedback_view",
+    "history",
+    "init_scaffold",
+    "latest_step",
+    "open_run",
+    "report",
+    "run_generation",
+    "runs_dir",
+    "scored_before",
+    "trajectory",
+    "weight_update",
+]
+
+ALLOWED = {"H": ("harness", "stop"), "W": ("weights", "stop"), "W+H": ("harness", "weights", "stop")}
 PROMOTED = 5  # how many of the best by the loop's verdict get the full verdict before the report
 
 
@@ -54,11 +91,11 @@ def init_scaffold(run: Run) -> str:
     if run.done(1, "init"):
         return run.scaffold(1)
     task, started = get_task(run.config.task), time.monotonic()
-    with _agents(run, task) as (meta, _):
+    with open_run_agents(run, task) as (meta, _):
         source = meta.write(task.spec_text(), task.reference())
         author = meta.kind
-    _place_scaffold(run, 1, source, {"action": "init", "parent": 0, "edits": [], "author": author})
-    _spend(run, 1, "init", seconds=time.monotonic() - started)
+    place_scaffold(run, 1, source, {"action": "init", "parent": 0, "edits": [], "author": author})
+    spend(run, 1, "init", seconds=time.monotonic() - started)
     run.finish(1, "init", [run.step(1) / "scaffold" / "agent.py", run.step(1) / "origin.json"])
     return source
 
@@ -82,7 +119,13 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     config, folder = run.config, run.step(step)
     source = run.scaffold(step)  # before anything heavy: a step that is not there yet fails at once
     task = get_task(config.task)
-    budget = Budget(verifier_calls=config.verifier_calls, tokens=config.tokens, seconds=config.seconds)
+    training = training_summary(run, step)
+    trained = {k: training[k] if training else 0 for k in ("verifier_calls", "tokens")}
+    budget = Budget(
+        verifier_calls=config.verifier_calls - trained["verifier_calls"],
+        tokens=config.tokens - trained["tokens"],
+        seconds=config.seconds,
+    )
     workdir = folder / "work"
     shutil.rmtree(workdir, ignore_errors=True)
     workdir.mkdir(parents=True)
@@ -95,11 +138,13 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
             run.progress(f"step {step}: verifier call {seen['verdict']}", seen["verdict"], budget.verifier_calls)
 
     prepare_data(run)
-    with _verifier(run, task) as verifier:
+    weights = worn(run, step)
+    policy = open_policy(run, weights)
+    with open_verifier(run, task) as verifier, sampling(policy, weights):
         execution = execute(
             source,
             task=task,
-            policy=_policy(run),
+            policy=policy,
             verifier=verifier,
             budget=budget,
             seed=config.seed * 1000 + step,
@@ -120,9 +165,10 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
             "solution": execution.solution,
             "solution_id": task.parse(execution.solution).id if execution.valid else "",
             "counts": execution.counts,
-            "used": execution.used,
-            "budget": {"verifier_calls": budget.verifier_calls, "tokens": budget.tokens, "seconds": budget.seconds},
-            "solutions": execution.solutions[:32],
+            "used": {k: v + trained.get(k, 0) for k, v in execution.used.items()},
+            "budget": {"verifier_calls": config.verifier_calls, "tokens": config.tokens, "seconds": config.seconds},
+            "solutions": _merged(execution.solutions, trained_solutions(run, step))[:32],
+            "weights": weights,
             "backend": execution.backend,
         }
         metrics |= _keep_or_roll_back(run, step, metrics, verifier)
@@ -130,9 +176,17 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     tau.replace(folder / "trajectory.jsonl")
     write_json(folder / "metrics.json", metrics)
     shutil.rmtree(workdir, ignore_errors=True)
-    _spend(run, step, "run", **execution.used)
+    spend(run, step, "run", **execution.used)
     run.finish(step, "run", [folder / "trajectory.jsonl", folder / "metrics.json"])
     return metrics
+
+
+def _merged(*lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Distinct solutions of several lists, best first; of equals, the one named first."""
+    best: dict[str, float] = {}
+    for entry in (e for entries in lists for e in entries):
+        best.setdefault(entry["solution"], entry["score"])
+    return [{"solution": text, "score": score} for text, score in sorted(best.items(), key=lambda kv: -kv[1])]
 
 
 def _keep_or_roll_back(run: Run, step: int, metrics: dict[str, Any], verifier: Verifier) -> dict[str, Any]:
@@ -162,26 +216,6 @@ def _keep_or_roll_back(run: Run, step: int, metrics: dict[str, Any], verifier: V
     return {"noise": noise, "accepted": accepted, "incumbent": step if accepted else incumbent, "note": note}
 
 
-def archive(run: Run, before: int, most: int = 32) -> list[dict[str, Any]]:
-    """The run's best distinct valid solutions of the steps before ``before``, best first."""
-    best: dict[str, float] = {}
-    for g in run.executed():
-        if g < before:
-            for s in run.metrics(g)["solutions"]:
-                best[s["solution"]] = s["score"]
-    ranked = sorted(best.items(), key=lambda kv: (-kv[1], kv[0]))
-    return [{"solution": text, "score": score} for text, score in ranked[:most]]
-
-
-def scored_before(run: Run, step: int) -> set[str]:
-    """Ids of the solutions that earlier steps of this run had scored: repeats are not counted."""
-    ids = set()
-    for g in run.executed():
-        if g < step:
-            ids |= {e.data["solution_id"] for e in trajectory(run, g).of("verdict") if e.data.get("solution_id")}
-    return ids
-
-
 # -- phase 3 -----------------------------------------------------------------------------------------
 
 
@@ -197,7 +231,7 @@ def feedback_decision(run: Run, step: int = 1) -> Decision:
         run_generation(run, 1)
     view, started = feedback_view(run, step), time.monotonic()
     task = get_task(run.config.task)
-    with _agents(run, task) as (_, feedback):
+    with open_run_agents(run, task) as (_, feedback):
         decision = feedback.decide(view)
         written = [folder / "decision.json"]
         if decision.action == "harness":
@@ -205,49 +239,45 @@ def feedback_decision(run: Run, step: int = 1) -> Decision:
             write_atomic(folder / "improvement.md", improvement.report)
             parent = step if view.metrics["accepted"] else view.metrics["incumbent"]
             origin = {"action": "harness", "parent": parent, "edits": list(improvement.edits), "author": feedback.kind}
-            _place_scaffold(run, step + 1, improvement.scaffold, origin)
+            origin["weights"] = worn(run, parent)
+            place_scaffold(run, step + 1, improvement.scaffold, origin)
             written += [
                 folder / "improvement.md",
                 run.step(step + 1) / "scaffold" / "agent.py",
                 run.step(step + 1) / "origin.json",
             ]
     write_json(folder / "decision.json", decision.to_dict())
-    _spend(run, step, "decision", seconds=time.monotonic() - started)
+    spend(run, step, "decision", seconds=time.monotonic() - started)
     run.finish(step, "decision", written)
     return decision
 
 
 def feedback_view(run: Run, step: int) -> View:
     """All that F may see after step g."""
-    metrics, task = run.metrics(step), get_task(run.config.task)
+    metrics, task, config, tau = run.metrics(step), get_task(run.config.task), run.config, trajectory(run, step)
+    past = history(run, step)
+    weights = "W" in config.arm
+    trained = [s.step for s in past if s.action == "weights"]
     return View(
         task=task.name,
         spec=task.spec_text(),
         step=step,
         scaffold=run.scaffold(step),
         incumbent=run.scaffold(metrics["incumbent"]),
-        trajectory=trajectory(run, step),
+        trajectory=tau,
         metrics=metrics,
-        history=history(run, step),
-        steps_left=run.config.steps - step,
-        allowed=("harness", "stop"),
-        seed=run.config.seed * 1000 + step,
+        history=past,
+        steps_left=config.steps - step,
+        allowed=ALLOWED[config.arm],
+        algorithms=((config.algorithm,) if config.algorithm else ALGORITHMS) if weights else (),
+        menu=MENU if weights else {},
+        rewards=rewards.of_proposals(tau, metrics) if weights else {},
+        levers=lever_records(past) if weights else {},
+        budget_left=budget_left(run, step) if weights else {},
+        training=training_summary(run, trained[-1]) if trained else None,
+        structured=rewards.structured(tau),
+        seed=config.seed * 1000 + step,
     )
-
-
-def history(run: Run, upto: int) -> tuple[StepSummary, ...]:
-    """One summary for each executed step up to and including ``upto``."""
-    out = []
-    for g in [g for g in run.executed() if g <= upto]:
-        m, o = run.metrics(g), run.origin(g)
-        used = {k: m["used"][k] for k in ("verifier_calls", "tokens")}
-        out.append(StepSummary(g, o["action"], m["score"], m["noise"], m["accepted"], tuple(o["edits"]), used, m["note"]))
-    return tuple(out)
-
-
-def trajectory(run: Run, step: int) -> Trajectory:
-    """τ_g as recorded."""
-    return Trajectory.read(run.step(step) / "trajectory.jsonl")
 
 
 # -- the report --------------------------------------------------------------------------------------
@@ -272,7 +302,7 @@ def report(run: Run) -> dict[str, Any]:
     candidates = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=PROMOTED)]
     if baseline and baseline.id not in [c.id for c in candidates]:
         candidates.append(baseline)
-    with _verifier(run, task) as verifier:
+    with open_verifier(run, task) as verifier:
         full = {}
         for n, solution in enumerate(candidates):
             run.progress("report: full verdicts on dev", n, len(candidates) + 2)
@@ -293,7 +323,7 @@ def report(run: Run) -> dict[str, Any]:
         "metric": task.report_metric,
         "arms": sealed,
     }
-    _spend(run, steps[-1], "report", seconds=time.monotonic() - started)
+    spend(run, steps[-1], "report", seconds=time.monotonic() - started)
     write_json(path, result)
     return result
 
@@ -307,85 +337,6 @@ def _open_seal(task: Task, verifier: Verifier, solution: Solution | None, full: 
         "dev": full[solution.id].value,
         "test": verifier.seal(solution),
     }
-
-
-# -- what the phases share -----------------------------------------------------------------------------
-
-
-def prepare_data(run: Run) -> dict[str, Any]:
-    """The task's data, fetched and checked if need be; its checksums go into run.json."""
-    info = get_task(run.config.task).fetch(data_dir(), seed=run.config.seed)
-    if run.info["data"] != info["files"]:
-        if run.info["data"]:
-            raise StoreError(
-                f"{run.path / 'run.json'}: the run was made with other data (checksums differ); restore it or start a new run"
-            )
-        run.update(data=info["files"])
-    return info
-
-
-@contextlib.contextmanager
-def _verifier(run: Run, task: Task) -> Iterator[Verifier]:
-    verifier = task.verifier(
-        data_dir(), data_dir() / "cache" / task.name, seed=run.config.seed, unsafe_no_sandbox=run.config.unsafe_no_sandbox
-    )
-    try:
-        yield verifier
-    finally:
-        verifier.close()
-
-
-_POLICIES: dict[tuple, Any] = {}
-
-
-def _policy(run: Run):
-    """π_θ, loaded once a process."""
-    c = run.config
-    key = (c.policy, c.policy_url, c.dtype, c.threads)
-    if key not in _POLICIES:
-        if c.policy_url:
-            from .policy.endpoint import EndpointPolicy
-
-            _POLICIES[key] = EndpointPolicy(c.policy_url, c.policy, key=c.policy_key)
-        else:
-            from .policy.model import load
-
-            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=c.dtype, threads=c.threads)
-    return _POLICIES[key]
-
-
-@contextlib.contextmanager
-def _agents(run: Run, task: Task):
-    from .agents import open_agents
-
-    with open_agents(run, task) as pair:
-        yield pair
-
-
-def _place_scaffold(run: Run, g: int, source: str, origin: dict[str, Any]) -> None:
-    if run.done(g, "run"):
-        raise StoreError(f"{run.step(g)} has been executed already; its scaffold cannot change")
-    write_atomic(run.step(g) / "scaffold" / "agent.py", source)
-    write_json(run.step(g) / "origin.json", origin)
-
-
-def _spend(run: Run, step: int, phase: str, **amounts: float) -> None:
-    """One ledger entry a phase and step: a phase done again after a kill is not counted twice."""
-    ledger = Ledger(run.path / "ledger.jsonl")
-    if not any(e["phase"] == phase and e["step"] == step and e["what"] == "phase" for e in ledger.entries):
-        ledger.add(phase, step, "phase", **amounts)
-
-
-def latest_step(run: Run) -> int:
-    """The newest executed step, for notebooks run by hand.
-
-    Raises:
-        ConfigError: none has been executed.
-    """
-    steps = run.executed()
-    if not steps:
-        raise ConfigError(f"{run.path.name}: no step has been executed yet; run 02_run_generation first")
-    return steps[-1]
 
 
 def runs_dir() -> Path:

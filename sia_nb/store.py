@@ -9,6 +9,7 @@ left behind is overwritten by the next try.
     ledger.jsonl          what each phase spent
     step_001/             A_1 and all that came of it; step g holds A_g
       scaffold/agent.py   origin.json  trajectory.jsonl  metrics.json
+      weights/            of a step that a weight update made: adapter/  curve.jsonl  rollouts.jsonl  hyper.json  result.json
       decision.json  improvement.md  notebooks/  *.done.json
     report.json           written once, when the sealed test is opened
 """
@@ -233,6 +234,8 @@ class Run:
             return False
         for name, digest in read_json(mark)["files"].items():
             file = self.path / name
+            if self.info.get("trimmed") and not file.exists():
+                continue
             if not file.exists() or sha256(file) != digest:
                 raise StoreError(
                     f"{file} is {'altered' if file.exists() else 'missing'} since its phase '{phase}' of step {g} ended. Delete {mark} to run that phase again."
@@ -272,7 +275,7 @@ class Run:
 
 
 def publish(run: Run) -> Path:
-    """Copy a finished run, trimmed (no executed notebooks, no working folders), to results/reference/<task>/<hardware>/.
+    """Copy a finished run, trimmed (no notebooks, working folders or adapters), to results/reference/<task>/<hardware>/.
 
     Raises:
         StoreError: the run has no report yet.
@@ -283,7 +286,9 @@ def publish(run: Run) -> Path:
     machine = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     target = results_dir() / "reference" / run.config.task / machine / run.path.name
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns("notebooks", "work", "figures", ".*"))
+    left_out = ("notebooks", "work", "figures", "adapter", "checkpoint", "by_hand", ".*")
+    shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))
+    Run(target).update(trimmed=True)
     return target
 
 

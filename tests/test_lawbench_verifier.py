@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -185,3 +186,22 @@ def test_close_and_a_killed_host_leave_no_process(lawbench_data, tmp_path):
         tree = [p for p in psutil.Process().children(recursive=True) if p.pid == mine._all[0]._process.pid]
         assert tree
     assert not psutil.wait_procs(tree, timeout=10)[1]
+
+
+def test_runs_side_by_side_compute_a_verdict_once(lawbench_data, tmp_path):
+    """Two verifiers on one cache folder, as two processes have: the second waits and finds the first's answer."""
+    task = get_task("lawbench")
+    one, two = (task.verifier(lawbench_data, tmp_path / "cache") for _ in range(2))
+    got = {}
+    try:
+        asked = task.fallback()
+        threads = [threading.Thread(target=lambda n=n, v=v: got.update({n: v.score(asked)})) for n, v in enumerate((one, two))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        one.close()
+        two.close()
+    assert sorted(s.cached for s in got.values()) == [False, True]
+    assert got[0].value == got[1].value

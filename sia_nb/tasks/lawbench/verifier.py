@@ -6,11 +6,14 @@ and ``seal`` fit every text. The host holds the labels. What runs a solution is 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -234,14 +237,12 @@ class LawBenchVerifier:
     def _remembered(self, solution: Solution, key: str, run: Any, remember_pred: bool = True) -> Score:
         entry, seconds, cached = self._known.get(key) or self._load(key), 0.0, True
         if entry is None:
-            cached, began = False, time.perf_counter()
-            try:
-                entry = {"pred": run()}
-            except Failed as error:
-                entry = {"failed": f"{error.kind}: {error}"}
-            seconds = time.perf_counter() - began
-            if not entry.get("failed", "").startswith(("timeout", "refused")):
-                self._save(key, entry)
+            with self._alone(key):
+                entry = self._load(key)
+                if entry is None:
+                    cached, began = False, time.perf_counter()
+                    entry = self._fresh(key, run)
+                    seconds = time.perf_counter() - began
         self._known[key] = entry
         if "failed" in entry:
             return Score(0.0, False, entry["failed"], solution_id=solution.id, seconds=seconds, cached=cached)
@@ -249,6 +250,24 @@ class LawBenchVerifier:
             self._note(solution.id, key)
             self._pred[solution.id] = entry["pred"]
         return self._score(entry["pred"], solution.id, seconds, cached)
+
+    def _fresh(self, key: str, run: Any) -> dict[str, Any]:
+        try:
+            entry: dict[str, Any] = {"pred": run()}
+        except Failed as error:
+            entry = {"failed": f"{error.kind}: {error}"}
+        if not entry.get("failed", "").startswith(("timeout", "refused")):
+            self._save(key, entry)
+        return entry
+
+    @contextlib.contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """One process at a time works on a verdict: runs side by side ask for many of the same."""
+        folder = self.cache_dir / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / key[:2], "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _score(self, pred: list[int], solution_id: str, seconds: float, cached: bool) -> Score:
         hits = [p == y for p, y in zip(pred, self._labels, strict=True)]

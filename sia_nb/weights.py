@@ -1,0 +1,168 @@
+"""The weight update as a phase: the policy's adapter is trained through the incumbent scaffold (paper §3.4).
+
+    θ_{g+1} = argmax E_{y ~ π_θ(· | build_prompt)} [V(extract(y))],  by the algorithm that F chose after step g
+
+The scaffold stays as it is. Training spends a share of step g+1's verifier calls and tokens, the execution of step
+g+1 the rest, so that a step costs the same whichever lever made it. Called by ``phases``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .agents.base import Decision
+from .errors import ConfigError
+from .steps import (
+    archive,
+    incumbent,
+    latest_step,
+    open_policy,
+    open_verifier,
+    place_scaffold,
+    prepare_data,
+    scored_before,
+    spend,
+    training_summary,
+    trajectory,
+    worn,
+)
+from .store import Run, read_json, write_json
+from .tasks import get_task
+from .training.hyper import Hyper, make_hyper
+
+OnStep = Callable[[dict[str, Any]], None]
+
+
+def weight_update(
+    run: Run,
+    step: int = 0,
+    *,
+    algorithm: str = "",
+    hyperparameters: dict[str, Any] | None = None,
+    on_step: OnStep | None = None,
+) -> dict[str, Any]:
+    """Train the adapter as F decided after ``step``; makes step g+1. Returns what training came to.
+
+    With ``algorithm``, where F decided something else, an experiment beside the run: it trains through the incumbent
+    of ``step`` into ``by_hand/`` and changes nothing of the run.
+
+    Args:
+        step: the step after which F chose; 0: the newest executed one, and the run is brought to a step whose answers
+            can be read first where it has none yet.
+        hyperparameters: laid over those that F chose.
+        on_step: told of each line of curve.jsonl.
+
+    Raises:
+        ConfigError: F chose no weight update and no algorithm is named, or a bad hyperparameter.
+        TrainingError, ModelError, StoreError: training failed; what was reached is kept and resumed from.
+    """
+    if not step:
+        _bring_to_a_policy_that_answers(run)
+        step = latest_step(run)
+    decision = _decided(run, step)
+    if decision is None or (algorithm and algorithm != decision.algorithm):
+        if not algorithm:
+            raise ConfigError(
+                f"algorithm: empty, and after step {step} of {run.path.name} the Feedback-Agent chose no weight update; "
+                "name an algorithm to train by hand beside the run"
+            )
+        chosen = choose(run, algorithm, hyperparameters or {})
+        folder = run.path / "by_hand" / f"step_{step:03d}-{algorithm}"
+        return _train(run, incumbent(run, step), step, chosen, folder, on_step)
+    if run.done(step + 1, "train"):
+        return training_summary(run, step + 1) or {}
+    chosen = choose(run, decision.algorithm or "", {**decision.hyperparameters, **(hyperparameters or {})})
+    parent, folder, started = incumbent(run, step), run.step(step + 1) / "weights", time.monotonic()
+    result = _train(run, parent, step, chosen, folder, on_step)
+    before = run.origin(parent)
+    origin = {"action": "weights", "parent": parent, "edits": [], "author": before["author"]}
+    place_scaffold(run, step + 1, run.scaffold(parent), origin | {"weights": step + 1, "algorithm": chosen.algorithm})
+    used = {k: result[k] for k in ("verifier_calls", "tokens")}
+    spend(run, step + 1, "train", **used, seconds=time.monotonic() - started)
+    files = [f for f in sorted(folder.rglob("*")) if f.is_file() and "checkpoint" not in f.relative_to(folder).parts[0]]
+    run.finish(step + 1, "train", [*files, run.step(step + 1) / "scaffold" / "agent.py", run.step(step + 1) / "origin.json"])
+    return result
+
+
+def choose(run: Run, algorithm: str, hyperparameters: dict[str, Any]) -> Hyper:
+    """The hyperparameters of an update: the agent's, under what the run's config fixes.
+
+    Raises:
+        ConfigError: a bad one; the message names it.
+    """
+    config = run.config
+    fixed = {k: getattr(config, k) for k in ("group_size", "learning_rate") if getattr(config, k)}
+    return make_hyper(config.algorithm or algorithm, **{**hyperparameters, **fixed})
+
+
+def asked(run: Run, step: int) -> dict[str, Any]:
+    """How A_g last asked its policy: masked, temperature and max_tokens, as recorded in τ_g."""
+    samples = trajectory(run, step).of("sample")
+    if not samples:
+        return {"masked": False, "max_tokens": 160}
+    last = samples[-1].data
+    return {"masked": bool(last["grammar"]), "max_tokens": int(last["max_tokens"])}
+
+
+def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_step: OnStep | None) -> dict[str, Any]:
+    """Train through step ``parent``'s scaffold, from its adapter, with the budget of one step."""
+    from .policy import adapter
+    from .training.rollouts import ScaffoldProblem
+    from .training.trainer import train
+
+    config, task = run.config, get_task(run.config.task)
+    how = asked(run, parent)
+    calls = math.floor(config.verifier_calls * config.weight_share)
+    tokens = math.floor(config.tokens * config.weight_share)
+    prepare_data(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "hyper.json", chosen.model_dump())
+
+    def tell(line: dict[str, Any]) -> None:
+        run.progress(f"training step {line['step']} of {chosen.steps}", line["step"], chosen.steps)
+        if on_step:
+            on_step(line)
+
+    policy = open_policy(run, worn(run, parent))
+    if not worn(run, parent):
+        adapter.attach(policy, rank=chosen.rank, seed=config.seed)
+    with open_verifier(run, task) as verifier:
+        problem = ScaffoldProblem(
+            run.scaffold(parent),
+            task=task,
+            verifiers={config.instance: verifier},
+            segments=task.space.segments() if how["masked"] else None,
+            max_tokens=how["max_tokens"],
+            trusted=run.origin(parent)["author"] == "playbook",
+            unsafe=config.unsafe_no_sandbox,
+            archive=archive(run, before=step + 1),
+            scored=scored_before(run, step + 1),
+            calls=calls,
+        )
+        train(policy, problem, chosen, folder=folder, seed=config.seed * 1000 + step, on_step=tell, tokens=tokens)
+    return read_json(folder / "result.json")
+
+
+def _decided(run: Run, step: int) -> Decision | None:
+    """F's decision after ``step`` where it is a weight update."""
+    if not run.done(step, "decision"):
+        return None
+    decision = Decision(**read_json(run.step(step) / "decision.json"))
+    return decision if decision.action == "weights" else None
+
+
+def _bring_to_a_policy_that_answers(run: Run) -> None:
+    """By hand on a fresh run: go on by harness updates until the policy's answers can be read, or the steps are spent."""
+    from .phases import feedback_decision, run_generation
+
+    if not run.executed():
+        run_generation(run, 1)
+    while not asked(run, latest_step(run))["masked"] and latest_step(run) < run.config.steps:
+        g = latest_step(run)
+        if feedback_decision(run, g).action != "harness":
+            return
+        run_generation(run, g + 1)
