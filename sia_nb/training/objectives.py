@@ -243,7 +243,8 @@ def dpo(logp: Tensor, ref: Tensor, mask: Tensor, winners: Tensor, losers: Tensor
             "winners and losers: expected two vectors of row numbers of one length [P], at least one pair, got "
             f"{list(winners.shape)} and {list(losers.shape)}. Rollouts with equal rewards make no pair."
         )
-    _needs_ref(ref, beta)
+    if ref is None:
+        raise TrainingError("ref: expected the base policy's log-probabilities [N, L], got None.")
     logp, ref = _prepare(mask, logp=logp, ref=ref)
     d = (logp - ref).sum(dim=1)
     margin = beta * (d[winners] - d[losers])
