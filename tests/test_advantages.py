@@ -25,7 +25,9 @@ def batches(draw, least=2):
 
 def by_group(values, group):
     """The values of each group, in row order, as lists."""
-    return [[v for v, g in zip(values.tolist(), group.tolist(), strict=True) if g == label] for label in sorted(set(group.tolist()))]
+    return [
+        [v for v, g in zip(values.tolist(), group.tolist(), strict=True) if g == label] for label in sorted(set(group.tolist()))
+    ]
 
 
 def close(got, expected, rel=1e-5, absolute=1e-9):
@@ -114,7 +116,9 @@ def test_worked_examples():
     assert adv.group_normalised(r, g).dtype == torch.float32
 
 
-@pytest.mark.parametrize("function", [adv.group_normalised, adv.leave_one_out, adv.entropic, lambda r, g: adv.entropic(r, g, 2.0)])
+@pytest.mark.parametrize(
+    "function", [adv.group_normalised, adv.leave_one_out, adv.entropic, lambda r, g: adv.entropic(r, g, 2.0)]
+)
 @given(value=st.floats(-1e3, 1e3, width=32), size=st.integers(4, 9), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_a_constant_group_gives_exactly_zero(function, value, size, dtype):
     rewards = torch.tensor([value] * size + [0.1, 0.2, 0.3, 0.7], dtype=dtype)

@@ -109,12 +109,12 @@ def oracle_bon_bc(b):
 def oracle_dpo(b, beta=0.3):
     d = [math.fsum(b.logp[i, t] - b.ref[i, t] for t in range(7) if b.mask[i, t]) for i in range(6)]
     loss, grad, n = 0.0, np.zeros_like(b.logp), len(b.winners)
-    for w, l in zip(b.winners, b.losers, strict=True):
-        margin = beta * (d[w] - d[l])
+    for win, lose in zip(b.winners, b.losers, strict=True):
+        margin = beta * (d[win] - d[lose])
         loss += math.log1p(math.exp(-margin)) / n
         push = beta / (1 + math.exp(margin)) / n
-        grad[w, b.mask[w]] -= push
-        grad[l, b.mask[l]] += push
+        grad[win, b.mask[win]] -= push
+        grad[lose, b.mask[lose]] += push
     return loss, grad
 
 
@@ -299,13 +299,13 @@ def test_a_kl_needs_a_reference():
 
 def test_nothing_to_imitate_or_compare_is_an_error():
     b = Batch(0)
-    logp, ref, mask, w, l = (b.tensor(x) for x in ("logp", "ref", "mask", "winners", "losers"))
+    logp, ref, mask, winners, losers = (b.tensor(x) for x in ("logp", "ref", "mask", "winners", "losers"))
     for weights in (torch.zeros(6), torch.tensor([0, 1.0, 0, 0, 0, 0]), torch.tensor([1.0, 0, -0.5, 0, 0, 0])):
         with pytest.raises(TrainingError, match="weights: expected at least one rollout"):
             obj.bon_bc(logp, mask, weights)
     with pytest.raises(TrainingError, match="at least one pair, got"):
-        obj.dpo(logp, ref, mask, w[:0], l[:0], beta=0.1)
+        obj.dpo(logp, ref, mask, winners[:0], losers[:0], beta=0.1)
     with pytest.raises(TrainingError, match="ref: expected"):
-        obj.dpo(logp, None, mask, w, l, beta=0.1)
+        obj.dpo(logp, None, mask, winners, losers, beta=0.1)
     with pytest.raises(TrainingError, match="dpo_beta: 0 is out of range"):
-        obj.dpo(logp, ref, mask, w, l, beta=0)
+        obj.dpo(logp, ref, mask, winners, losers, beta=0)

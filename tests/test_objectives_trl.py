@@ -64,6 +64,7 @@ def build(tmp_path_factory):
                 processing_class=tokenizer(),
                 **extra,
             )
+            built[key].model.train()
             built[key].current_gradient_accumulation_steps = 1
         return built[key]
 

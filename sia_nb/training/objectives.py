@@ -38,7 +38,9 @@ def _prepare(mask: Tensor, **tensors: Tensor | None) -> list[Tensor | None]:
             raise TrainingError(f"{name}: expected the mask's shape [N, L] = {list(mask.shape)}, got {list(x.shape)}.")
     if not mask.any():
         raise TrainingError("mask: all false, the batch has no choice to learn from; expected at least one.")
-    return [None if x is None else torch.where(mask, x if name in ("logp", "values") else x.detach(), 0.0) for name, x in tensors.items()]
+    with_gradient = ("logp", "values")
+    tensors = {name: x if x is None or name in with_gradient else x.detach() for name, x in tensors.items()}
+    return [None if x is None else torch.where(mask, x, 0.0) for x in tensors.values()]
 
 
 def _rows(name: str, x: Tensor, mask: Tensor) -> Tensor:
@@ -174,9 +176,7 @@ def _explained(values: Tensor, returns: Tensor) -> float:
     return 1 - (returns - values).var(correction=0).item() / spread if spread > 0 else 0.0
 
 
-def reinforce_kl(
-    logp: Tensor, old: Tensor | None, ref: Tensor | None, mask: Tensor, advantages: Tensor, *, kl: float
-) -> Outcome:
+def reinforce_kl(logp: Tensor, old: Tensor | None, ref: Tensor | None, mask: Tensor, advantages: Tensor, *, kl: float) -> Outcome:
     """REINFORCE with KL to the base: the mean over rollouts of −ρ_i (A_i − λ (d_i − mean_{j≠i} d_j)), by whole sequences.
 
     ρ_i = π(y_i)/π_old(y_i), d_i = log π_old(y_i) − log π_ref(y_i), λ = ``kl``. On the sampling policy ρ = 1 and the gradient is that of
@@ -220,7 +220,9 @@ def bon_bc(logp: Tensor, mask: Tensor, weights: Tensor) -> Outcome:
     weights = _rows("weights", weights, mask)
     length = (weights * mask.sum(dim=1)).sum()
     if (weights < 0).any() or length <= 0:
-        raise TrainingError("weights: expected at least one rollout with a weight above 0 and none below; no rollout is imitated.")
+        raise TrainingError(
+            "weights: expected at least one rollout with a weight above 0 and none below; no rollout is imitated."
+        )
     return -(weights * logp.sum(dim=1)).sum() / length, {"imitated": float((weights > 0).sum())}
 
 
