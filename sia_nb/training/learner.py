@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
 from ..policy import adapter
 from . import advantages, forward, objectives
 from .hyper import Hyper
@@ -129,7 +130,9 @@ class Learner:
     def __init__(self, policy: Policy, hyper: Hyper, seed: int, segments: Any):
         self.policy, self.hyper, self.segments, self.token_budget = policy, hyper, segments, hyper.token_budget
         self.notes: list[str] = []
-        if not adapter.worn(policy):
+        try:
+            adapter.parameters(policy)
+        except ModelError:
             adapter.attach(policy, rank=hyper.rank, seed=seed)
         self.head = None
         if hyper.algorithm == "ppo":

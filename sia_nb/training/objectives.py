@@ -38,10 +38,9 @@ def _prepare(mask: Tensor, **tensors: Tensor | None) -> list[Tensor | None]:
             raise TrainingError(f"{name}: expected the mask's shape [N, L] = {list(mask.shape)}, got {list(x.shape)}.")
     if not mask.any():
         raise TrainingError("mask: all false, the batch has no choice to learn from; expected at least one.")
-    return [
-        None if x is None else torch.where(mask, x if name in ("logp", "values") else x.detach(), 0.0)
-        for name, x in tensors.items()
-    ]
+    with_gradient = ("logp", "values")
+    tensors = {name: x if x is None or name in with_gradient else x.detach() for name, x in tensors.items()}
+    return [None if x is None else torch.where(mask, x, 0.0) for x in tensors.values()]
 
 
 def _rows(name: str, x: Tensor, mask: Tensor) -> Tensor:
@@ -246,7 +245,8 @@ def dpo(logp: Tensor, ref: Tensor, mask: Tensor, winners: Tensor, losers: Tensor
             "winners and losers: expected two vectors of row numbers of one length [P], at least one pair, got "
             f"{list(winners.shape)} and {list(losers.shape)}. Rollouts with equal rewards make no pair."
         )
-    _needs_ref(ref, beta)
+    if ref is None:
+        raise TrainingError("ref: expected the base policy's log-probabilities [N, L], got None.")
     logp, ref = _prepare(mask, logp=logp, ref=ref)
     d = (logp - ref).sum(dim=1)
     margin = beta * (d[winners] - d[losers])
