@@ -30,6 +30,10 @@ class BudgetExceeded(SiaError):
     """A cap on verifier calls, tokens, seconds or dollars is spent."""
 
 
+class TrainingError(SiaError):
+    """Rewards, groups or log-probabilities from which no weight update can be computed."""
+
+
 class AgentError(SiaError):
     """The Meta- or Feedback-Agent could not be reached or gave no usable answer."""
 
