@@ -19,7 +19,7 @@ class RunConfig(BaseModel):
     task: str = Field("lawbench", description="which task to run")
     instance: str = Field("", description="which instance of the task; empty for the paper's")
     profile: str = Field("cpu", description="the profile the defaults came from")
-    arm: Literal["H"] = Field("H", description="which levers the Feedback-Agent may pull")
+    arm: Literal["H", "W", "W+H"] = Field("H", description="which levers the Feedback-Agent may pull: harness, weights, both")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seeds the split, the sampling and the agents")
     steps: int = Field(8, ge=1, le=500, description="step budget: how many scaffolds are executed, A_1 included")
     verifier_calls: int = Field(28, ge=1, le=100_000, description="verifier calls a step")
