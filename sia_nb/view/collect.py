@@ -212,7 +212,7 @@ def training_verdicts(run: Run, g: int) -> list[float]:
     if run.origin(g)["action"] != "weights":
         return []
     rollouts = read_lines(run.step(g) / "weights" / "rollouts.jsonl")
-    return [r["score"] if r["valid"] else 0.0 for r in rollouts if r["solution"] is not None and not r["cached"]]
+    return [r["score"] for r in rollouts if r["cached"] is False]  # None: the calls ended before it; True: known, or no solution
 
 
 def curve(run: Run) -> dict[str, list]:
