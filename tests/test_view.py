@@ -1,15 +1,13 @@
 """Figures and tables: every number from a run folder, pooled only with its like; widgets escape what they show."""
 
 import csv
-import json
 import math
 
 import pytest
 from scipy import stats
+from view_runs import a_rollout, a_run, a_step
 
-from sia_nb.config import make_config
 from sia_nb.errors import StoreError
-from sia_nb.store import Run, write_json
 from sia_nb.trajectory import Event, Trajectory
 from sia_nb.view import collect, figures, inspect, tables
 
@@ -18,46 +16,6 @@ from sia_nb.view import collect, figures, inspect, tables
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
     return tmp_path
-
-
-def a_run(results, seed, value, *, arm="H", profile="smoke", where="runs", base=0.2, name="", **overrides):
-    """A finished run of one step, with this value on the sealed test."""
-    folder = results / where / (name or f"{profile}-{arm}-{seed}-{value}")
-    run = Run.create(make_config(profile, seed=seed, arm=arm, **overrides), folder)
-    result = lambda v, calls: {"solution": "{}", "dev": v, "test": {"top1": v}, "verifier_calls": calls, "tokens": 10 * calls}
-    write_json(
-        run.path / "report.json",
-        {"task": "lawbench", "seed": seed, "metric": "top1", "arms": {"baseline": result(base, 8), arm: result(value, 24)}},
-    )
-    a_step(run, 1, value)
-    return run
-
-
-def a_step(run, g, score, *, action="init", algorithm="", parent=0, accepted=True, verdicts=(), rollouts=()):
-    """An executed step; with ``rollouts``, the weight update before it."""
-    folder = run.step(g)
-    calls = len(verdicts) + sum(r["solution"] is not None and not r["cached"] for r in rollouts)
-    metrics = {"step": g, "score": score, "noise": 0.004, "accepted": accepted, "incumbent": g if accepted else parent}
-    write_json(folder / "metrics.json", metrics | {"note": "", "used": {"verifier_calls": calls, "tokens": 80}, "solutions": []})
-    origin = {"action": action, "parent": parent, "edits": [], "author": "playbook", "weights": 0, "algorithm": algorithm}
-    write_json(folder / "origin.json", origin)
-    (folder / "scaffold").mkdir()
-    (folder / "scaffold" / "agent.py").write_text("x = 1\n")
-    events = [{"id": n, "kind": "verdict", "seconds": 0.0, "data": {"score": v, "valid": True}} for n, v in enumerate(verdicts)]
-    (folder / "trajectory.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
-    if rollouts:
-        (folder / "weights").mkdir()
-        (folder / "weights" / "rollouts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rollouts))
-    write_json(folder / "run.done.json", {"files": {}})
-
-
-def a_rollout(score, *, step=1, solution="{}", valid=True, cached=False, text="{}", source="policy", advantage=0.0):
-    """One line of rollouts.jsonl."""
-    return (
-        {"step": step, "group": 0, "row": 0, "text": text, "tokens": 9, "logprob": -3.0, "solution": solution, "reward": score}
-        | {"score": score, "valid": valid, "reason": "", "advantage": advantage, "source": source, "parent": None}
-        | {"cached": cached, "solution_id": "x"}
-    )
 
 
 def test_no_runs_is_a_clear_error():
@@ -153,9 +111,10 @@ def test_training_verdicts_are_counted_before_those_of_the_step_they_led_to(resu
     training = [
         a_rollout(0.2),
         a_rollout(0.9, cached=True),
-        a_rollout(0.0, solution=None, valid=False),
-        a_rollout(0.3, valid=False),
+        a_rollout(0.0, solution=None, valid=False, cached=True),  # nothing to extract: the verifier was not asked
+        a_rollout(0.0, valid=False),
         a_rollout(0.6),
+        a_rollout(0.0) | {"reward": None, "score": None, "valid": None, "cached": None},  # the calls had ended
     ]
     a_step(run, 2, 0.55, action="weights", algorithm="grpo", parent=1, verdicts=[0.4, 0.55], rollouts=training)
     a_step(run, 3, 0.5, action="harness", parent=2, accepted=False, verdicts=[0.5])

@@ -199,7 +199,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}; has this step been trained?") from None
     out = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+    for number, line in enumerate(text.split("\n")[:-1], 1):  # not splitlines: model text may hold U+2028
         try:
             out.append(json.loads(line))
         except ValueError:

@@ -104,18 +104,32 @@ def why_html(view: Any, decision: Any) -> str:
     if decision.action == "weights":
         chosen += [("algorithm", decision.algorithm), *sorted(decision.hyperparameters.items())]
     parts = [("What was chosen", table_html(("", ""), chosen))]
+    if not view.algorithms:
+        return _sections(parts) + "<p>This run permits harness updates only: there was no lever to choose.</p>"
     parts.append(("The policy's rewards in this step", _numbers(REWARDS, view.rewards)))
     gains = [(lever, *(record[k] for k in GAINS)) for lever, record in view.levers.items() if record["tries"]]
     untried = "<p>Neither lever has been pulled yet.</p>"
     parts.append(("What each lever last gained", table_html(("lever", *GAINS.values()), gains) if gains else untried))
     if view.training:
-        plain = [(k, v) for k, v in view.training.items() if isinstance(v, str | int | float) and v != ""]
-        parts.append(("The last weight update", table_html(("", ""), plain)))
-    parts.append(("The budget left", table_html(tuple(view.budget_left), [tuple(view.budget_left.values())])))
-    if view.algorithms:
-        menu = [(name, view.menu[name]) for name in view.algorithms]
-        parts.append(("The menu", table_html(("algorithm", "chosen when"), menu, bold=decision.algorithm)))
+        parts.append(("The last weight update", table_html(("", ""), _trained(view.training))))
+    head = tuple(k.replace("_", " ") for k in view.budget_left)
+    parts.append(("The budget left", table_html(head, [tuple(view.budget_left.values())])))
+    menu = [(name, view.menu[name]) for name in view.algorithms]
+    parts.append(("The menu", table_html(("algorithm", "chosen when"), menu, bold=decision.algorithm)))
+    return _sections(parts)
+
+
+def _sections(parts: list[tuple[str, str]]) -> str:
     return "".join(f"<h4>{title}</h4>{body}" for title, body in parts)
+
+
+def _trained(result: dict[str, Any]) -> list[tuple]:
+    show = lambda of: f"{of['mean']:.4f}, standard error {of['se']:.4f}, n = {of['n']}"
+    means = [
+        ("mean score of the first samples", show(result["before"])),
+        ("mean score of the last samples", show(result["after"])),
+    ]
+    return [(k, result[k]) for k in ("algorithm", "steps")] + means + [("stopped", result["note"])]
 
 
 def _numbers(names: dict[str, str], values: dict[str, float]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from pathlib import Path
 
 from ..errors import StoreError
 from ..store import Run, find_run, read_json, results_dir
 from ..trajectory import Trajectory
 from . import collect, training
-from .paper import ARM_NAMES
+from .paper import ARM_NAMES, PAPER
 
 
 def show(name: str = "", *, step: int = 0, diff: bool = False, echo=print) -> None:
@@ -60,12 +61,13 @@ def _change(run: Run, g: int, origin: dict) -> str:
         return "A_1 by the Meta-Agent"
     if origin["action"] == "harness":
         return f"from step {origin['parent']}: {', '.join(origin['edits'])}"
-    return f"from step {origin['parent']}: {origin['algorithm']}, {training_line(read_json(run.step(g) / 'weights' / 'result.json'))}"
+    return f"from step {origin['parent']}: {origin['algorithm']}, {training_line(training.result(training.folder_of(run, g)))}"
 
 
 def training_line(result: dict) -> str:
     """What a weight update came to."""
-    return f"{result['steps']} steps, mean reward {result['before']:.4f} → {result['after']:.4f}, stopped: {result['stopped']}"
+    before, after = result["before"]["mean"], result["after"]["mean"]
+    return f"{result['steps']} training steps, mean score {before:.4f} → {after:.4f}, stopped: {result['stopped']}"
 
 
 def scaffold_diff(run: Run, step: int) -> str:
@@ -95,15 +97,17 @@ def _step(run: Run, g: int, diff: bool, echo) -> None:
     if diff:
         echo(scaffold_diff(run, g))
         return
+    if g in training.trained_steps(run):
+        folder = training.folder_of(run, g)
+        echo("--- weights/curve.jsonl")
+        for line in training.curve_lines(folder):
+            echo(training.curve_line(line))
+        result = training.result(folder)
+        echo(f"{training.gain_sentence(result)} Stopped: {result['note']}.")
     for name in ("decision.json", "improvement.md"):
         path = run.step(g) / name
         if path.exists():
             echo(f"--- {name}\n{path.read_text(encoding='utf-8')}")
-    if g in training.trained_steps(run):
-        echo("--- weights/curve.jsonl")
-        for line in training.curve_lines(run, g):
-            echo(training.curve_line(line))
-        echo(training.gain_sentence(training.rollouts(run, g)))
     path = run.step(g) / "trajectory.jsonl"
     if path.exists():
         echo("--- trajectory.jsonl")
@@ -115,6 +119,19 @@ def _step(run: Run, g: int, diff: bool, echo) -> None:
 # -- what the levers were worth, in sentences --------------------------------------------------------
 
 PAIRS = (("H", "baseline"), ("W", "baseline"), ("W+H", "baseline"), ("W+H", "H"), ("W+H", "W"), ("W", "H"))
+
+
+def findings(task: str, *, profile: str = "", also: Path | None = None) -> list[str]:
+    """What the arms' finished runs allow to say: each pair of arms, then the weight updates one by one.
+
+    Raises:
+        StoreError: no finished run and no reference run.
+    """
+    from .figures import gather
+
+    ours, reference = gather(task, profile, also)
+    runs, metric = ours or reference, PAPER[task]["metric"]
+    return [*comparisons(runs, metric), *collect.disagreements(runs, metric), *weight_updates(runs)]
 
 
 def comparisons(runs: list[collect.Finished], metric: str) -> list[str]:
@@ -157,14 +174,12 @@ def weight_updates(runs: list[collect.Finished]) -> list[str]:
             out.append(f"{ARM_NAMES[arm]}: the Feedback-Agent never chose a weight update in {len(group)} runs.")
             continue
         kept = sum(run.metrics(g)["accepted"] for run, g in steps)
-        rose = fell = 0
-        for run, g in steps:
-            before, after = ([r["reward"] for r in part] for part in training.before_after(training.rollouts(run, g)))
-            if before:
-                _, low, high = training.gain(before, after)
-                rose, fell = rose + (low > 0), fell + (high < 0)
+        bounds = [
+            training.gain(r["before"], r["after"])[1:] for r in (training.result(run.step(g) / "weights") for run, g in steps)
+        ]
+        rose, fell = sum(low > 0 for low, _ in bounds), sum(high < 0 for _, high in bounds)
         out.append(
-            f"{ARM_NAMES[arm]}: {len(steps)} weight updates in {len(group)} runs; the mean reward of the policy's samples rose "
+            f"{ARM_NAMES[arm]}: {len(steps)} weight updates in {len(group)} runs; the mean score of the policy's samples rose "
             f"in {rose} and fell in {fell} (95 % interval without 0); {kept} were kept for a dev score beyond the noise, "
             f"{len(steps) - kept} rolled back."
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import Run
+from ..store import Run, read_json
 from . import collect
 
 PANELS = (  # key of curve.jsonl, title, y label
@@ -36,29 +36,45 @@ def trained_steps(run: Run) -> list[int]:
     return [g for g in run.steps() if run.origin(g)["action"] == "weights"]
 
 
-def curve_lines(run: Run, step: int) -> list[dict[str, Any]]:
-    """curve.jsonl of the weight update that made step g.
+def folder_of(run: Run, step: int) -> Path:
+    """Where the weight update that made step g keeps its files.
 
     Raises:
-        StoreError: the step was not made by a weight update, or its file is damaged.
+        StoreError: the step was not made by a weight update.
     """
-    return collect.read_lines(_weights(run, step) / "curve.jsonl")
-
-
-def rollouts(run: Run, step: int) -> list[dict[str, Any]]:
-    """rollouts.jsonl of the weight update that made step g.
-
-    Raises:
-        StoreError: the step was not made by a weight update, or its file is damaged.
-    """
-    return collect.read_lines(_weights(run, step) / "rollouts.jsonl")
-
-
-def _weights(run: Run, step: int) -> Path:
     if step not in trained_steps(run):
         made = ", ".join(map(str, trained_steps(run))) or "none"
         raise StoreError(f"step {step} of {run.path.name} was not made by a weight update; steps that were: {made}")
     return run.step(step) / "weights"
+
+
+def folder_after(run: Run, step: int, algorithm: str = "") -> Path:
+    """Where ``weight_update(run, step, algorithm=...)`` left its files: the run's step g+1, or beside the run by hand.
+
+    Raises:
+        StoreError: no such weight update has been made.
+    """
+    if step + 1 in trained_steps(run) and algorithm in ("", run.origin(step + 1)["algorithm"]):
+        return folder_of(run, step + 1)
+    folder = run.path / "by_hand" / f"step_{step:03d}-{algorithm}"
+    if not (folder / "curve.jsonl").exists():
+        raise StoreError(f"{run.path.name} has no weight update after step {step}{' by ' + algorithm if algorithm else ''}")
+    return folder
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """result.json of a weight update."""
+    return read_json(folder / "result.json")
+
+
+def curve_lines(folder: Path) -> list[dict[str, Any]]:
+    """curve.jsonl of a weight update."""
+    return collect.read_lines(folder / "curve.jsonl")
+
+
+def rollouts(folder: Path) -> list[dict[str, Any]]:
+    """rollouts.jsonl of a weight update."""
+    return collect.read_lines(folder / "rollouts.jsonl")
 
 
 # -- curves ------------------------------------------------------------------------------------------
@@ -95,32 +111,35 @@ def curves_from_data(axes: Any, lines: list[dict[str, Any]]) -> None:
 
 def curves_figure(lines: list[dict[str, Any]], title: str = "") -> Any:
     """A Matplotlib figure of the six panels, outside pyplot: it can be drawn again and again and leaves nothing open."""
-    from matplotlib import style
     from matplotlib.figure import Figure
 
-    from .figures import STYLE
-
-    with style.context(STYLE):
+    with _styled():
         fig = Figure(figsize=(9.6, 4.8), layout="constrained")
         curves_from_data(fig.subplots(2, 3).flat, lines)
         fig.suptitle(title, fontsize=9, x=0.01, ha="left")
     return fig
 
 
-def curves(run: Run, step: int, out: Path | None = None) -> dict[str, Path]:
-    """Draw the curves of the weight update that made step g; SVG, PDF, PNG and CSV, by default in the run's ``figures``.
+def _styled() -> Any:
+    from matplotlib import style
 
-    Raises:
-        StoreError: the step was not made by a weight update.
-    """
-    lines, algorithm = curve_lines(run, step), run.origin(step)["algorithm"]
-    folder = out or run.path / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    fig = curves_figure(lines, f"{run.path.name}, step {step}: {algorithm}, {len(lines)} optimisation steps")
-    paths = {suffix: folder / f"training_step_{step:03d}.{suffix}" for suffix in ("svg", "pdf", "png", "csv")}
-    for suffix, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None}), ("png", None)):
-        fig.savefig(paths[suffix], metadata=metadata, dpi=160)
-    collect.write_csv(paths["csv"], [{"run": run.path.name, **line} for line in lines], ["run", *(lines[0] if lines else {})])
+    from .figures import STYLE
+
+    return style.context(STYLE)
+
+
+def curves(folder: Path, title: str, out: Path) -> dict[str, Path]:
+    """Draw the curves of a weight update into ``out``: SVG, PDF, PNG and, beside them, the numbers as CSV."""
+    lines = curve_lines(folder)
+    fig = curves_figure(lines, title)
+    out.mkdir(parents=True, exist_ok=True)
+    name = f"training_{folder.parent.name if folder.name == 'weights' else folder.name}"
+    paths = {suffix: out / f"{name}.{suffix}" for suffix in ("svg", "pdf", "png", "csv")}
+    with _styled():
+        for suffix, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None}), ("png", None)):
+            fig.savefig(paths[suffix], metadata=metadata, dpi=160)
+    columns = [k for k in lines[0] if k not in ("objective", "notes")] if lines else []
+    collect.write_csv(paths["csv"], [{c: line[c] for c in columns} for line in lines], columns)
     return paths
 
 
@@ -149,30 +168,35 @@ def before_after(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
     return of(own[0]["step"]), of(own[-1]["step"])
 
 
-def gain(before: list[float], after: list[float]) -> tuple[float, float, float]:
-    """Difference of the mean rewards, after minus before, with its 95 % interval (Welch's t); nan bounds under 2 each."""
-    mean = lambda v: sum(v) / len(v)
-    difference, nan = mean(after) - mean(before), float("nan")
-    if min(len(before), len(after)) < 2:
-        return difference, nan, nan
+def gain(before: dict[str, float], after: dict[str, float]) -> tuple[float, float, float]:
+    """Difference of two means, after minus before, with its 95 % interval (Welch's t); nan bounds under 2 values each.
+
+    Args:
+        before, after: ``mean``, its standard error ``se`` and the number ``n`` of values, as in result.json.
+    """
+    difference = after["mean"] - before["mean"]
+    if min(before["n"], after["n"]) < 2:
+        return difference, float("nan"), float("nan")
     from scipy.stats import t
 
-    parts = [sum((x - mean(v)) ** 2 for x in v) / (len(v) - 1) / len(v) for v in (before, after)]
-    if not sum(parts):
+    parts = [(group["se"] ** 2, group["n"] - 1) for group in (before, after)]
+    variance = sum(v for v, _ in parts)
+    if not variance:
         return difference, difference, difference
-    freedom = sum(parts) ** 2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (before, after), strict=True))
-    half = float(t.ppf(0.975, freedom)) * sum(parts) ** 0.5
+    half = float(t.ppf(0.975, variance**2 / sum(v**2 / df for v, df in parts))) * variance**0.5
     return difference, difference - half, difference + half
 
 
-def gain_sentence(lines: list[dict[str, Any]]) -> str:
-    """Whether the policy's rewards rose over the training, in a sentence with the interval."""
-    before, after = ([r["reward"] for r in group] for group in before_after(lines))
-    if not before:
-        return "The policy wrote nothing that got a reward."
-    first, last = sum(before) / len(before), sum(after) / len(after)
+def gain_sentence(result: dict[str, Any]) -> str:
+    """Whether the policy's scores rose over a weight update, in a sentence with the interval."""
+    before, after = result["before"], result["after"]
+    if not (before["n"] and after["n"]):
+        return "The policy wrote nothing that was scored."
     difference, low, high = gain(before, after)
-    said = f"Mean reward of the policy's {len(before)} first and {len(after)} last rollouts: {first:.4f} and {last:.4f}"
+    said = (
+        f"Mean score of the policy's first {before['n']} and last {after['n']} samples: "
+        f"{before['mean']:.4f} and {after['mean']:.4f}"
+    )
     if low != low:
         return f"{said}; too few for an interval."
     verdict = "it rose" if low > 0 else "it fell" if high < 0 else "no change can be claimed"
