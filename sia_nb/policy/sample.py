@@ -14,3 +14,4 @@ class Sample:
     token_ids: tuple[int, ...]
     logprob: float  # sum over the tokens, in nats, of the distribution drawn from (temperature 1 where it was 0)
     stop: str  # "end": the end token was written; "length": max_tokens were
+    logprobs: tuple[float, ...] = ()  # one for each of token_ids, 0.0 where the grammar forces it; they add up to logprob

@@ -33,7 +33,7 @@ class _Leaf:
 
     rows: list[int]
     written: list[int] = field(default_factory=list)
-    logprob: float = 0.0
+    logprobs: list[float] = field(default_factory=list)  # of each written token
     state: int = 0  # of the grammar
     pending: list[int] = field(default_factory=list)  # written but not yet fed
 
@@ -204,7 +204,7 @@ class _Batch:
         for r, (token, logprob) in zip(leaf.rows, drawn, strict=True):
             if token not in groups:
                 state = self.grammar.transitions[leaf.state][token] if self.grammar else 0
-                groups[token] = _Leaf([], [*leaf.written, token], leaf.logprob + logprob, state, [token])
+                groups[token] = _Leaf([], [*leaf.written, token], [*leaf.logprobs, logprob], state, [token])
             groups[token].rows.append(r)
         out = []
         for new in groups.values():
@@ -218,6 +218,7 @@ class _Batch:
         if self.grammar:
             run, leaf.state = self.grammar.forced(leaf.state)
             leaf.written += run
+            leaf.logprobs += [0.0] * len(run)
             leaf.pending += run
             stop = "end" if leaf.state == self.grammar.end else ""
         else:
@@ -227,7 +228,7 @@ class _Batch:
         ids = tuple(leaf.written)
         text = self.tokenizer.decode(ids[:-1] if stop == "end" else ids, skip_special_tokens=False)
         for r in leaf.rows:
-            self.done[r] = Sample(text, len(ids), ids, leaf.logprob, stop)
+            self.done[r] = Sample(text, len(ids), ids, sum(leaf.logprobs), stop, tuple(leaf.logprobs))
         return []
 
 

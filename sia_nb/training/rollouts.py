@@ -1,0 +1,157 @@
+"""The rollouts of one training step: a group of G texts for each start state, read, scored and told of.
+
+A group may mix the policy's texts with ones made by code mutation of the parent. Those are off-policy: their tokens are
+the grammar's path of the text, their log-probability under the policy of the moment stands for the one they were drawn
+with (importance ratio 1 on the first pass), so they act as behaviour cloning weighted by the advantage. Each says so in
+its ``source``. Whether that helps differs from setting to setting, as measurements have shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TrainingError
+from .hyper import Hyper
+from .problem import OutOfCalls, Problem, Reward, Start
+from .scaffolded import ScaffoldProblem
+
+__all__ = ["Rolled", "Rollout", "ScaffoldProblem", "derived", "lines", "most_tokens", "mutations", "sample", "score"]
+
+if TYPE_CHECKING:
+    from ..policy.sampling import Policy
+
+
+@dataclass
+class Rollout:
+    """One text of a group."""
+
+    text: str
+    ids: tuple[int, ...]  # its tokens, the end token included where it was written
+    source: str  # "policy", or "mutation" for one that code mutation wrote
+    logprob: float | None = None  # of the distribution drawn from; None for a mutation
+    choices: int = 0  # its tokens that were not forced
+    solution: str | None = None
+    reward: Reward | None = None  # None: the verifier calls ended before
+    advantage: float | None = None  # mean over its choices; None where its group taught nothing
+
+
+@dataclass
+class Rolled:
+    """A start state and its group."""
+
+    start: Start
+    prompt_ids: list[int]
+    rollouts: list[Rollout]
+
+    @property
+    def scored(self) -> list[Rollout]:
+        """Those that have a reward."""
+        return [r for r in self.rollouts if r.reward is not None]
+
+    def scored_part(self) -> Rolled:
+        """The same group without the rollouts that have none."""
+        return Rolled(self.start, self.prompt_ids, self.scored)
+
+
+def derived(*parts: Any) -> int:
+    """A 63-bit seed from any values that print alike when they are alike."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big") >> 1
+
+
+def mutations(hyper: Hyper) -> int:
+    """How many of a group are written by code mutation."""
+    return round(hyper.mutation * hyper.group_size)
+
+
+def most_tokens(policy: Policy, problem: Problem, hyper: Hyper) -> int:
+    """The tokens that a step's sampling may take at most."""
+    longest = policy.longest(problem.segments) if problem.segments else problem.max_tokens
+    return hyper.groups * (hyper.group_size - mutations(hyper)) * longest
+
+
+def sample(policy: Policy, problem: Problem, hyper: Hyper, step: int, seed: int) -> list[Rolled]:
+    """Draw a step's groups and read their solutions; no verifier call is made.
+
+    The random numbers of group g are those of (seed, step, g), so no generator's state needs to be kept.
+
+    Raises:
+        ModelError: a prompt and its answer are longer than the model's context.
+    """
+    grammar = policy.grammar(problem.segments) if problem.segments else None
+    starts = problem.starts(hyper.groups, hyper.start, Random(derived(seed, step, "starts")))
+    groups = []
+    for g, start in enumerate(starts):
+        drawn = policy.sample(
+            start.messages, hyper.group_size - mutations(hyper), temperature=hyper.temperature,
+            max_tokens=problem.max_tokens, segments=problem.segments, seed=derived(seed, step, g),
+        )  # fmt: skip
+        rollouts = [Rollout(s.text, tuple(s.token_ids), "policy", s.logprob) for s in drawn]
+        for text in problem.mutate(start, mutations(hyper), Random(derived(seed, step, g, "mutation"))):
+            ids = grammar.encode(text) if grammar else _free_ids(policy, text)
+            rollouts.append(Rollout(text, tuple(ids), "mutation"))
+        for r in rollouts:
+            r.choices = sum(len(grammar.allowed(s)) > 1 for s in grammar.walk(r.ids)[:-1]) if grammar else len(r.ids)
+        groups.append(Rolled(start, policy.prompt_ids(start.messages), rollouts))
+    everything = [r for group in groups for r in group.rollouts]
+    for rollout, solution in zip(everything, problem.read([r.text for r in everything]), strict=True):
+        rollout.solution = solution
+    return groups
+
+
+def _free_ids(policy: Policy, text: str) -> list[int]:
+    return [*policy.tokenizer(text, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id]
+
+
+def score(groups: list[Rolled], problem: Problem, hyper: Hyper) -> bool:
+    """Give every rollout its reward, group by group; False where the verifier calls ended before (the rest has none).
+
+    Raises:
+        TrainingError: a reward is not a finite number; names the solution.
+    """
+    for group in groups:
+        ended = False
+        solutions = [r.solution for r in group.rollouts]
+        try:
+            rewards: list[Reward | None] = list(problem.rewards(group.start, solutions))
+        except OutOfCalls as out:
+            ended = True
+            rewards = out.rewards or [None] * len(solutions)
+        for rollout, reward in zip(group.rollouts, rewards, strict=True):
+            if reward is None:
+                continue
+            if not (math.isfinite(reward.value) and math.isfinite(reward.score)):
+                raise TrainingError(
+                    f"training: the verifier gave the reward {reward.value} (score {reward.score}) to the solution "
+                    f"{rollout.solution!r}; expected a finite number. Mend the verifier; the last checkpoint is kept."
+                )
+            if hyper.reward == "improvement" and group.start.parent is not None:
+                reward = replace(reward, value=max(0.0, reward.score - float(group.start.parent["score"])))
+            rollout.reward = reward
+        problem.result(group.start, [r.reward for r in group.scored])
+        if ended:
+            return False
+    return True
+
+
+def lines(groups: list[Rolled], step: int) -> list[dict[str, Any]]:
+    """The step's lines of rollouts.jsonl."""
+    out = []
+    for g, group in enumerate(groups):
+        for row, r in enumerate(group.rollouts):
+            told = r.reward
+            out.append(
+                {
+                    "step": step, "group": g, "row": row, "instance": group.start.instance, "text": r.text,
+                    "tokens": len(r.ids), "logprob": r.logprob, "solution": r.solution,
+                    "solution_id": told.solution_id if told else "",
+                    "reward": told.value if told else None, "score": told.score if told else None,
+                    "valid": told.valid if told else None, "reason": told.reason if told else "out of verifier calls",
+                    "advantage": r.advantage, "source": r.source, "parent": group.start.parent,
+                    "cached": told.cached if told else None,
+                }
+            )  # fmt: skip
+    return out
