@@ -77,7 +77,7 @@ def make_config(profile: str = "cpu", **overrides: Any) -> RunConfig:
     """The profile's defaults with ``overrides`` laid over them.
 
     Raises:
-        ConfigError: an unknown profile, parameter or task, a wrong type or a value out of range; the message
+        ConfigError: an unknown profile, parameter, task or instance, a wrong type or a value out of range; the message
             names the parameter, the value, what was expected and the nearest known name.
     """
     if profile not in PROFILES:
@@ -93,7 +93,8 @@ def validate(values: dict[str, Any]) -> RunConfig:
     Raises:
         ConfigError: as ``make_config``.
     """
-    from .tasks import REGISTRY
+    from .tasks import REGISTRY, get_task
+    from .tasks.base import find_instance
 
     known = RunConfig.model_fields
     for name in values:
@@ -108,6 +109,7 @@ def validate(values: dict[str, Any]) -> RunConfig:
         raise ConfigError(
             f"task: '{config.task}' is not known; known tasks: {', '.join(sorted(REGISTRY))}.{nearest(config.task, REGISTRY)}"
         )
+    find_instance(get_task(config.task), config.instance)
     if "W" in config.arm and config.policy_url:
         raise ConfigError(
             f"arm: '{config.arm}' trains the policy's weights, but policy_url names a server ({config.policy_url}), whose weights "

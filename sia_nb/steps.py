@@ -131,7 +131,9 @@ def prepare_data(run: Run) -> dict[str, Any]:
 def open_verifier(run: Run, task: Task) -> Iterator[Verifier]:
     """V on the run's instance."""
     cache, config = data_dir() / "cache" / task.name, run.config
-    verifier = task.verifier(data_dir(), cache, seed=config.seed, unsafe_no_sandbox=config.unsafe_no_sandbox)
+    verifier = task.verifier(
+        data_dir(), cache, seed=config.seed, unsafe_no_sandbox=config.unsafe_no_sandbox, instance=config.instance
+    )
     try:
         yield verifier
     finally:

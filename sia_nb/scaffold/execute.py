@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SandboxError
-from ..tasks.base import Score, Task, Verifier
+from ..tasks.base import Score, Task, Verifier, find_instance
 from ..trajectory import FORMAT, Event, TrajectoryWriter
 from . import runner, sandbox
 from .contract import Budget, ScaffoldError, check
@@ -57,12 +57,15 @@ class _Told(TrajectoryWriter):
 
 
 def task_info(task: Task, instance: str | None = None) -> dict[str, Any]:
-    """``env.task`` for an instance by name (the first by default), as plain JSON data."""
-    chosen = next((i for i in task.instances if i.name == instance), task.instances[0] if task.instances else None)
+    """``env.task`` for an instance by name (the first by default), as plain JSON data.
+
+    Raises:
+        ConfigError: no such instance.
+    """
     return {
         "name": task.name,
         "spec": task.spec_text(),
-        "instance": chosen.description if chosen else "",
+        "instance": find_instance(task, instance or "").description if task.instances else "",
         "metric": task.metric,
         "fallback": task.fallback().text,
         "fields": task.space.as_dict(),

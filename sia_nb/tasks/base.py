@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ..errors import ConfigError, nearest
 from .space import Space
 
 
@@ -48,6 +49,21 @@ class Instance:
     name: str
     description: str
     held_out: bool = False
+
+
+def find_instance(task: Task, name: str) -> Instance:
+    """The task's instance called ``name``; its first, the paper's, where that is empty.
+
+    Raises:
+        ConfigError: there is none of that name; the message names the nearest.
+    """
+    known = {i.name: i for i in task.instances}
+    if name and name not in known:
+        raise ConfigError(
+            f"instance: '{name}' is not known to task '{task.name}'.{nearest(name, known)} Known: {', '.join(known)}; "
+            f"empty for {task.instances[0].name}."
+        )
+    return known[name] if name else task.instances[0]
 
 
 class Verifier(Protocol):
@@ -108,5 +124,11 @@ class Task(Protocol):
             DataError: names the file, what was found and what was expected.
         """
 
-    def verifier(self, data_dir: Path, cache_dir: Path, *, workers: int = 1, unsafe_no_sandbox: bool = False) -> Verifier:
-        """A verifier on prepared data; starts its worker lazily."""
+    def verifier(
+        self, data_dir: Path, cache_dir: Path, *, workers: int = 1, unsafe_no_sandbox: bool = False, instance: str = ""
+    ) -> Verifier:
+        """A verifier on prepared data, for one instance (empty: the first); starts its worker lazily.
+
+        Raises:
+            ConfigError: no such instance.
+        """

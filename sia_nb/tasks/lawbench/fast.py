@@ -67,12 +67,16 @@ class Engine:
         folder: holds counts_<atom>.npz.
         y: class numbers of the fitted texts, int [n].
         quick: take the short cuts that the module's head names.
+        subset: rows of the fitted and of the new texts; only these count, and their classes.
     """
 
-    def __init__(self, folder: Path, y: np.ndarray, quick: bool = False):
+    def __init__(self, folder: Path, y: np.ndarray, quick: bool = False, subset: tuple[np.ndarray, np.ndarray] | None = None):
         self.folder, self.quick, self._fitted = folder, quick, len(y)
-        self.rows = np.array(quick_rows(y.tolist())) if quick else np.arange(len(y))
-        self.y = y[self.rows]
+        self.rows = np.arange(len(y)) if subset is None else subset[0]
+        self.new_rows = None if subset is None else subset[1]
+        if quick:
+            self.rows = self.rows[quick_rows(y[self.rows].tolist())]
+        self.classes, self.y = np.unique(y[self.rows], return_inverse=True)
         # A quick engine's are half as large, and a search comes back to its incumbent's views.
         self._atoms = Recent(5)
         self._weighted = Recent(8 if quick else 4)
@@ -81,20 +85,22 @@ class Engine:
 
     def predict(self, spec: dict[str, Any]) -> np.ndarray:
         """Class numbers of the new texts, int [m]."""
+        return self.classes[self._scored(spec).argmax(axis=1)]
+
+    def _scored(self, spec: dict[str, Any]) -> np.ndarray:
+        """Scores of the new texts, [m, k]."""
         members, level2 = bases(spec), spec["level2"]
         views = {b.features: b for b in members if b.model != "nb"}
         together(partial(self.kernel, b) for b in views.values())
         pairs = together(partial(self.base, b, level2 != "none") for b in members)
         if level2 == "none":
-            return second.plain_sum([s for _, s in pairs]).argmax(axis=1)
+            return second.plain_sum([s for _, s in pairs])
         held, new = second.scaled([h for h, _ in pairs], [s for _, s in pairs])
         w = models.class_weights(self.y, spec["weight"])[self.y]
         quick: dict[str, Any] = {"bins": QUICK_BINS, "logit": conditional_logit} if self.quick else {}
         if level2 == "rerank":
-            scores = second.rerank(held, new, self.y, w, spec["strength2"], **quick)
-        else:
-            _, scores = quick.get("logit", second.conditional_logit)(held, new, self.y, w, spec["strength2"], level2 == "stack")
-        return scores.argmax(axis=1)
+            return second.rerank(held, new, self.y, w, spec["strength2"], **quick)
+        return quick.get("logit", second.conditional_logit)(held, new, self.y, w, spec["strength2"], level2 == "stack")[1]
 
     def base(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
         """Held-out and new scores of one base model; ``held`` makes a difference to the SVC only."""
@@ -125,6 +131,10 @@ class Engine:
 
     def _load(self, atom: str) -> tuple[sp.csr_matrix, sp.csr_matrix]:
         train, new = load(self.folder, atom, self._fitted)
+        if self.new_rows is not None:
+            train, new = train[self.rows], new[self.new_rows]
+            seen = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
+            return pick(train, seen), pick(new, seen)
         return train[self.rows] if self.quick else train, new
 
     def _weigh(self, b: Base) -> tuple[sp.csr_matrix, sp.csr_matrix]:
@@ -271,7 +281,9 @@ def naive_bayes(
     rows = np.repeat(np.arange(len(y)), np.diff(X.indptr))
     counts.sort_indices()
     places = np.repeat(np.arange(k), np.diff(counts.indptr)) * X.shape[1] + counts.indices
-    own_counts = counts.data[np.searchsorted(places, y[rows] * X.shape[1] + X.indices)]
+    found = np.searchsorted(places, y[rows] * X.shape[1] + X.indices)
+    # A weight of 0 leaves no entry in counts: whatever is read for it is multiplied by 0 below.
+    own_counts = np.append(counts.data, counts.data.dtype.type(0))[found]
     without = np.log(np.maximum(own_counts - X.data, 0) + alpha)
     own = np.bincount(rows, X.data * without, minlength=len(y)) - mass * np.log(total[y] - mass)
     held[np.arange(len(y)), y] = prior[y] + own

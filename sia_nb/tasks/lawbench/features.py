@@ -40,9 +40,15 @@ def count(train_units: list[list[str]], units: list[list[str]]) -> tuple[sp.csr_
 
 
 def chosen_columns(counts: sp.csr_matrix, y: np.ndarray, min_df: int, top: int | None) -> np.ndarray:
-    """Columns that occur in at least ``min_df`` train texts; of those the ``top`` by chi-squared with the class."""
+    """Columns that occur in at least ``min_df`` train texts; of those the ``top`` by chi-squared with the class.
+
+    Raises:
+        ValueError: none does.
+    """
     df = np.bincount(counts.indices, minlength=counts.shape[1])
     columns = np.flatnonzero(df >= min_df)
+    if not len(columns):
+        raise ValueError(f"nothing occurs in {min_df} of the {counts.shape[0]} train texts: min_df is too high")
     if top is None or len(columns) <= top:
         return columns
     kept = counts[:, columns]

@@ -45,7 +45,7 @@ def centroid(K: np.ndarray, N: np.ndarray, y: np.ndarray, strength: float) -> tu
     to_sum, to_mean = K @ member, K.mean(axis=1)
     mean_norm2, sum_mean = to_mean.mean(), member.T @ to_mean
     sum_norm2 = np.einsum("nk,nk->k", member, to_sum)
-    norm = np.sqrt(sum_norm2 + 2 * pull * sum_mean + pull**2 * mean_norm2)
+    norm = np.sqrt(np.maximum(sum_norm2 + 2 * pull * sum_mean + pull**2 * mean_norm2, 1e-30))
     held = (to_sum + pull * to_mean[:, None]) / norm
     own = (np.arange(n), y)
     pulled = to_sum[own] + pull * to_mean
@@ -129,6 +129,6 @@ def svc(
     held = np.full((len(y), len(weights)), -1.0)
     if need_held:
         fold = folds(y)
-        for f in range(FOLDS):
+        for f in np.unique(fold):
             held[fold == f] = fit(np.flatnonzero(fold != f), X[fold == f])
     return held, fit(np.arange(len(y)), new)

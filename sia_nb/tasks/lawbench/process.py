@@ -98,8 +98,12 @@ class SpecWorker:
         except (OSError, IndexError, TypeError):
             return ""
 
-    def predict(self, spec: dict[str, Any], precise: bool = False) -> tuple[list[int], float]:
+    def predict(
+        self, spec: dict[str, Any], precise: bool = False, subset: dict[str, Any] | None = None
+    ) -> tuple[list[int], float]:
         """Predictions of a spec for the new texts, and the seconds they took; ``precise``: not by a quick ``fast.Engine``.
+
+        ``subset``: rows of fitted and new texts that count, as ``worker`` describes.
 
         Raises:
             Failed: it crashed, ran out of memory or of time; the process is gone and a next question
@@ -110,7 +114,7 @@ class SpecWorker:
             self._start()
         self._socket.settimeout(self.seconds)
         try:
-            answer = self._ask({"spec": spec, "precise": precise})
+            answer = self._ask({"spec": spec, "precise": precise} | ({"subset": subset} if subset else {}))
         except TimeoutError:
             self._fail("timeout", f"{self.seconds:g} s")
         if answer is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..base import Instance, Solution
+from ..base import Solution, find_instance
+from .instances import WHOLE, instances
 from .solution import FALLBACK, SPACE, parse
 
 
@@ -17,11 +18,7 @@ class LawBench:
     metric = "macro accuracy on dev"
     report_metric = "top1"
     space = SPACE
-    instances = (
-        Instance(
-            "all191", "All 191 charges; at most 20 train texts for each charge, fewest 1; case texts of a few hundred characters."
-        ),
-    )
+    instances = instances()
 
     def spec_text(self) -> str:
         """U, with the space and one example, the fallback."""
@@ -70,8 +67,28 @@ class LawBench:
 
         return current(Layout(Path(data_dir), seed))
 
-    def verifier(self, data_dir: Path, cache_dir: Path, *, workers: int = 1, unsafe_no_sandbox: bool = False, seed: int = 0):
-        """A ``LawBenchVerifier`` on prepared data."""
+    def verifier(
+        self,
+        data_dir: Path,
+        cache_dir: Path,
+        *,
+        workers: int = 1,
+        unsafe_no_sandbox: bool = False,
+        seed: int = 0,
+        instance: str = "",
+    ):
+        """A ``LawBenchVerifier`` on prepared data; a ``SubsetVerifier`` where ``instance`` is a subset of the charges.
+
+        Raises:
+            ConfigError: no such instance. DataError: the data is not prepared, or altered.
+        """
+        chosen = find_instance(self, instance)
+        if chosen != WHOLE:
+            from .subset import SubsetVerifier
+
+            return SubsetVerifier(
+                data_dir, cache_dir, chosen.name, seed=seed, workers=workers, unsafe_no_sandbox=unsafe_no_sandbox
+            )
         from .verifier import LawBenchVerifier
 
         return LawBenchVerifier(data_dir, cache_dir, seed=seed, workers=workers, unsafe_no_sandbox=unsafe_no_sandbox)

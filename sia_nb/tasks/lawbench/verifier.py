@@ -147,19 +147,9 @@ class LawBenchVerifier:
         Raises:
             InvalidSolution: the solution does not run; kind says why.
         """
-        test = read_json(self.layout.test, self._manifest["sealed"]["test.json"])
+        test = self._test()
         try:
-            if solution.dialect == "spec" and not compiled:
-                worker = SpecWorker(self.layout.report)
-                try:
-                    pred, _ = worker.predict(SPACE.parse(solution.text), precise=True)
-                finally:
-                    worker.close()
-            else:
-                train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
-                rows = zip(train["ids"] + dev["ids"], train["texts"] + dev["texts"], train["labels"] + self._labels, strict=True)
-                _, texts, labels = zip(*sorted(rows), strict=True)
-                pred = self._code(solution, list(texts), list(labels), test["texts"])
+            pred = self._run_sealed(solution, test, compiled)
         except Failed as error:
             raise InvalidSolution(error.kind, str(error)) from error
         hits = [p == y for p, y in zip(pred, test["labels"], strict=True)]
@@ -201,15 +191,34 @@ class LawBenchVerifier:
         with self._free:
             worker = self._idle.pop()
             try:
-                return worker.predict(spec, precise)[0]
+                return self._ask(worker, spec, precise)
             finally:
                 self._idle.append(worker)
+
+    def _ask(self, worker: SpecWorker, spec: dict[str, Any], precise: bool) -> list[int]:
+        return worker.predict(spec, precise)[0]
 
     def _run_source(self, solution: Solution, precise: bool = True) -> list[int]:
         train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
         rows = range(len(train["labels"])) if precise else quick_rows(train["labels"])
         texts, labels = ([train[part][r] for r in rows] for part in ("texts", "labels"))
         return self._code(solution, texts, labels, dev["texts"])
+
+    def _test(self) -> dict[str, list[Any]]:
+        """The sealed test: texts, labels, copies."""
+        return read_json(self.layout.test, self._manifest["sealed"]["test.json"])
+
+    def _run_sealed(self, solution: Solution, test: dict[str, list[Any]], compiled: bool) -> list[int]:
+        if solution.dialect == "spec" and not compiled:
+            worker = SpecWorker(self.layout.report)
+            try:
+                return worker.predict(SPACE.parse(solution.text), precise=True)[0]
+            finally:
+                worker.close()
+        train, dev = (read_json(self.layout.public / f"{s}.json") for s in ("train", "dev"))
+        rows = zip(train["ids"] + dev["ids"], train["texts"] + dev["texts"], train["labels"] + self._labels, strict=True)
+        _, texts, labels = zip(*sorted(rows), strict=True)
+        return self._code(solution, list(texts), list(labels), test["texts"])
 
     def _code(self, solution: Solution, train_texts: list[str], labels: list[int], texts: list[str]) -> list[int]:
         ours = solution.dialect == "spec"

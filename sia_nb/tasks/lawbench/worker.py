@@ -4,7 +4,8 @@ Talks over one inherited socket, each message a 4-byte big-endian length and JSO
 
     → {"spec": {...}, "precise": bool}   ← {"pred": [class number of every new text], "seconds": s}  or  {"error": text}
 
-``precise``: all fitted texts and nothing approximated. It has the fitted texts' labels and the new texts' counts, no label of those. It ends when the socket closes. Run by
+``precise``: all fitted texts and nothing approximated. With ``"subset": {"key", "fit", "new"}`` only those rows of the
+fitted and of the new texts count, and ``pred`` is of the latter; ``key`` names the two lists. It has the fitted texts' labels and the new texts' counts, no label of those. It ends when the socket closes. Run by
 ``process.SpecWorker`` only.
 """
 
@@ -16,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+SUBSETS = 32  # how many instances stay in memory, each some tens of megabytes
 
 
 def send(to: socket.socket, message: dict[str, Any]) -> None:
@@ -45,23 +48,27 @@ def main(fd: int, folder: str) -> None:
     """Serve until the socket closes."""
     import numpy as np
 
-    from .fast import Engine
+    from .fast import Engine, Recent
     from .files import read_json
 
     labels = np.array(read_json(Path(folder) / "labels.json"))
-    engines: dict[bool, Engine] = {}
+    engines, parts = {}, Recent(SUBSETS)
+
+    def engine(precise: bool, subset: dict[str, Any] | None) -> Engine:
+        if subset is not None:
+            rows = np.array(subset["fit"]), np.array(subset["new"])
+            return parts.get((precise, subset["key"]), lambda: Engine(Path(folder), labels, not precise, rows))
+        if precise not in engines:
+            engines[precise] = Engine(Path(folder), labels, quick=not precise)
+        return engines[precise]
+
     with socket.socket(fileno=fd) as host:
         send(host, {"ready": True})
         while (request := receive(host)) is not None:
             began = time.perf_counter()
             try:
-                precise = request["precise"]
-                if precise not in engines:
-                    engines[precise] = Engine(Path(folder), labels, quick=not precise)
-                answer = {
-                    "pred": engines[precise].predict(request["spec"]).tolist(),
-                    "seconds": time.perf_counter() - began,
-                }
+                chosen = engine(request["precise"], request.get("subset"))
+                answer = {"pred": chosen.predict(request["spec"]).tolist(), "seconds": time.perf_counter() - began}
             except MemoryError:
                 raise
             except Exception as error:
