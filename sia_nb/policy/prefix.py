@@ -5,7 +5,7 @@ Here the prompt is one shared block; each row has a slot of its own for what it 
 packed into one sequence without padding, however many each row feeds, so the linear layers see one long batch.
 It plugs into any transformers decoder through its attention interface; the module weights stay as they are.
 
-Imported by ``sampling`` only.
+Imported by ``sampling`` and, for the way into a decoder's attention, by ``training.forward``.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Rows:
 def _attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    memory: Prefix | Rows = kwargs["memory"]
+    memory = kwargs["memory"]
     if kwargs.get("sliding_window") or kwargs.get("softcap") or kwargs.get("s_aux") is not None:
         raise ModelError(
             "sampling: this model's attention has a sliding window, a soft cap or sinks, which local sampling does not "
@@ -163,10 +163,16 @@ def _own_attention(config: Any) -> Iterator[None]:
 
 
 def _forward(model: Any, ids: list[int], positions: list[int], memory: Prefix | Rows) -> torch.Tensor:
-    """Last hidden states of packed tokens, [T, hidden size]."""
+    """``run`` without gradients."""
+    with torch.no_grad():
+        return run(model, ids, positions, memory)
+
+
+def run(model: Any, ids: list[int], positions: list[int], memory: Any) -> torch.Tensor:
+    """Last hidden states of packed tokens, [T, hidden size]; ``memory.attend`` does the attention of every layer."""
     decoder = model.get_decoder()
     device = decoder.get_input_embeddings().weight.device
-    with torch.no_grad(), _own_attention(decoder.config):
+    with _own_attention(decoder.config):
         out = decoder(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
