@@ -18,6 +18,8 @@ from ..tasks.base import Solution, Task, Verifier
 from .buffer import Buffer
 from .problem import OutOfCalls, Reward, Start
 
+SANDBOXES = 4  # one step's texts are read in
+
 
 class ScaffoldProblem:
     """A scaffold, a task and its verifier as a training problem.
@@ -108,11 +110,19 @@ class ScaffoldProblem:
         return {"trusted": self.trusted, "unsafe": self.unsafe}
 
     def read(self, texts: list[str]) -> list[str | None]:
-        """The scaffold's ``extract`` of each text, equal texts once; None also where it raises."""
-        distinct = list(dict.fromkeys(texts))
-        called = call_scaffold(self.source, [("extract", [t]) for t in distinct], **self._rights()) if distinct else []
-        found = dict(zip(distinct, called, strict=True))
-        return [found[t].value if not found[t].error else None for t in texts]
+        """The scaffold's ``extract`` of each text, equal texts once; None also where it raises.
+
+        A text that ends the sandbox is passed over and the others are read in a new one, at most ``SANDBOXES`` times.
+        """
+        left, found = list(dict.fromkeys(texts)), {}
+        for _ in range(SANDBOXES):
+            if not left:
+                break
+            called = call_scaffold(self.source, [("extract", [t]) for t in left], **self._rights())
+            ended = next((i for i, c in enumerate(called) if c.error.startswith(("killed", "crashed"))), len(left) - 1)
+            found |= {t: c.value for t, c in zip(left[: ended + 1], called, strict=False)}
+            left = left[ended + 1 :]
+        return [found.get(t) for t in texts]
 
     def mutate(self, start: Start, n: int, rng: Random) -> list[str]:
         """``n`` specs that differ from the parent's (else the best known, else the fallback's) in one or two fields."""
