@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?= cpu
 SEEDS   ?= 1
+ARMS    ?= all
 TASK    ?= lawbench
 VENV    := .venv
 PY      := $(VENV)/bin/python
@@ -12,7 +13,7 @@ PY      := $(VENV)/bin/python
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 	@echo
-	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n TASK=lawbench PYTHON=python3.11"
+	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n ARMS=all|H|W|W+H TASK=lawbench PYTHON=python3.11"
 
 setup: $(VENV)/.ready  ## make the environment .venv from requirements.lock
 
@@ -45,8 +46,8 @@ lint: setup  ## style of code and notebooks, and that no notebook holds outputs
 lab: setup  ## open JupyterLab on the notebooks
 	$(VENV)/bin/jupyter lab notebooks
 
-reproduce-fig1: data model  ## run the loop and draw Figure 1 (PROFILE, SEEDS)
-	@$(PY) -m sia_nb run --task $(TASK) --profile $(PROFILE) --seeds $(SEEDS)
+reproduce-fig1: data model  ## run the arms and draw Figure 1 (PROFILE, SEEDS, ARMS)
+	@$(PY) -m sia_nb run --task $(TASK) --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS)
 	@$(PY) -m sia_nb figures --profile $(PROFILE)
 
 figures: setup  ## redraw the figures from finished runs and the committed reference runs

@@ -206,6 +206,7 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
     out = Path(args.out) if args.out else None
     files = {**figures.figure_1(["lawbench"], profile=args.profile, out=out)}
     print(f"Figure 1: {files['svg']} (and pdf, png, csv)")
+    print(f"Figure 2(b): {figures.figure_2b(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
     print(f"Figure 4: {figures.figure_4(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
     markdown, _paths = tables.table_3(["lawbench"], profile=args.profile, out=out)
     print(f"Table 3:\n{markdown}")

@@ -111,7 +111,7 @@ def asked(run: Run, step: int) -> dict[str, Any]:
 def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_step: OnStep | None) -> dict[str, Any]:
     """Train through step ``parent``'s scaffold, from its adapter, with the budget of one step."""
     from .policy import adapter
-    from .training.rollouts import ScaffoldProblem
+    from .training.scaffolded import ScaffoldProblem
     from .training.trainer import train
 
     config, task = run.config, get_task(run.config.task)
@@ -134,7 +134,8 @@ def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_ste
         problem = ScaffoldProblem(
             run.scaffold(parent),
             task=task,
-            verifiers={config.instance: verifier},
+            verifier=verifier,
+            instances=[config.instance] if config.instance else (),
             segments=task.space.segments() if how["masked"] else None,
             max_tokens=how["max_tokens"],
             trusted=run.origin(parent)["author"] == "playbook",

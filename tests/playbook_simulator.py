@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from sia_nb.agents.base import StepSummary, View
+from sia_nb.agents.base import Decision, StepSummary, View
 from sia_nb.agents.playbook import PlaybookFeedbackAgent, PlaybookMetaAgent
+from sia_nb.agents.rewards import of_proposals, structured
 from sia_nb.errors import InvalidSolution
 from sia_nb.scaffold.contract import Budget, check
 from sia_nb.tasks.base import Solution
 from sia_nb.tasks.space import Field, Space
+from sia_nb.training.hyper import ALGORITHMS
 from sia_nb.trajectory import Trajectory, TrajectoryWriter, text_sha
 
 
@@ -259,12 +261,29 @@ class Loop:
     history: list[StepSummary] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
     calls: int = 0
     stopped: bool = False
 
 
-def loop(run: Run, steps: int = 8, noise: float = 0.001) -> Loop:
-    """A_1 to A_steps as the real loop does it: accepted above the noise, else rolled back."""
+def levers_of(history: list[StepSummary]) -> dict[str, dict[str, float]]:
+    """What each lever was tried for and last gained."""
+    out: dict[str, dict[str, float]] = {}
+    for i, step in enumerate(history[1:], 1):
+        tries = [s for s in history[1 : i + 1] if s.action == step.action]
+        out[step.action] = {
+            "tries": len(tries), "kept": sum(s.accepted for s in tries), "last_noise": step.noise,
+            "last_gain": step.score - max(s.score for s in history[:i] if s.accepted),
+            "last_verifier_calls": step.used["verifier_calls"], "last_tokens": step.used["tokens"],
+        }  # fmt: skip
+    return out
+
+
+def loop(run: Run, steps: int = 8, noise: float = 0.001, allowed: tuple[str, ...] = ("harness", "stop")) -> Loop:
+    """A_1 to A_steps as the real loop does it: accepted above the noise, else rolled back.
+
+    A weight update changes nothing here: the policy samples on as before.
+    """
     agent = PlaybookFeedbackAgent(run.task)
     spec = run.task.spec_text()
     source = incumbent = PlaybookMetaAgent(run.task).write(spec, run.task.reference())
@@ -274,7 +293,7 @@ def loop(run: Run, steps: int = 8, noise: float = 0.001) -> Loop:
         accepted = step == 1 or score > kept + noise
         if accepted:
             incumbent, kept = source, score
-        action = "init" if step == 1 else "harness"
+        action = out.decisions[-1].action if out.decisions else "init"
         out.history.append(StepSummary(step, action, score, noise, accepted, edits, metrics["used"]))
         out.scores.append(score)
         out.best.append(max(out.scores))
@@ -284,11 +303,18 @@ def loop(run: Run, steps: int = 8, noise: float = 0.001) -> Loop:
         if step == steps:
             break
         view = View(
-            run.task.name, spec, step, source, incumbent, trajectory, metrics, tuple(out.history), steps - step, seed=run.seed
-        )
-        if agent.decide(view).action == "stop":
+            run.task.name, spec, step, source, incumbent, trajectory, metrics, tuple(out.history), steps - step, seed=run.seed,
+            allowed=allowed, algorithms=ALGORITHMS if "weights" in allowed else (), levers=levers_of(out.history),
+            rewards=of_proposals(trajectory, metrics), structured=structured(trajectory),
+        )  # fmt: skip
+        decision = agent.decide(view)
+        out.decisions.append(decision)
+        if decision.action == "stop":
             out.stopped = True
             break
+        if decision.action == "weights":
+            source, edits = incumbent, (decision.algorithm,)
+            continue
         improvement = agent.improve(view)
         out.reports.append(improvement.report)
         source, edits = improvement.scaffold, improvement.edits

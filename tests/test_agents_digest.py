@@ -5,8 +5,11 @@ import re
 from agent_server import trajectory, view
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playbook_simulator import toy
+from stories import crossroads
 
 from sia_nb.agents.digest import digest, quote
+from sia_nb.training.hyper import ALGORITHMS
 from sia_nb.trajectory import KINDS, Event, Trajectory
 
 texts = st.text(alphabet=st.characters(exclude_characters="#"), max_size=900)
@@ -52,3 +55,20 @@ def test_a_text_cannot_pass_for_a_heading():
 
 def test_quote_says_what_it_cut():
     assert quote("abcdef", 4) == '"abcd" [2 more characters]'
+
+
+def test_the_two_levers_show_only_where_both_may_be_pulled():
+    numbers = crossroads(toy("twelve"))
+    fields = {k: getattr(numbers, k) for k in ("rewards", "levers", "budget_left", "menu", "structured", "algorithms")}
+    one, both = (digest(view(**fields, allowed=allowed), 20_000) for allowed in (("harness", "stop"), numbers.allowed))
+    assert "### The policy's rewards and the two levers" in both and "26 known" in both and "space of solutions: yes" in both
+    assert "harness: tried 2 times, kept 1; the last try gained +0.0200 (noise 0.0100)" in both
+    assert "weights: never tried" in both and "training may spend 75%" in both
+    assert all(f"\n{name}: chosen when " in both for name in ALGORITHMS)
+    assert "chosen when" not in one and "never tried" not in one and "training may spend" not in one
+
+
+def test_the_last_weight_update_shows_without_its_times():
+    result = {"stopped": "no_signal", "steps": 2, "seconds": 12.5}
+    text = digest(view(training=result), 20_000)
+    assert 'last weight update: {"steps": 2, "stopped": "no_signal"}' in text and "12.5" not in text

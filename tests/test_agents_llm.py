@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 from agent_server import BETTER, KEY, SCAFFOLD, Server, chat_says, claude_says, decided, view, written
+from playbook_simulator import toy
+from stories import crossroads, lever
 
 from sia_nb.agents import get_agents
 from sia_nb.agents.record import AgentRecorder
+from sia_nb.agents.tools import OPEN
 from sia_nb.budget import Caps, Ledger
 from sia_nb.errors import AgentError, BudgetExceeded
+from sia_nb.training.hyper import MENU, Hyper
 
 KINDS = {"claude": ("ANTHROPIC_API_KEY", "", claude_says), "openai_compatible": ("OPENAI_API_KEY", "/v1", chat_says)}
 
@@ -186,11 +190,70 @@ def test_invented_evidence_is_dropped_and_noted(pair, says):
     assert decision.evidence == (3,) and "99" in decision.rationale
 
 
-def test_weights_with_an_algorithm(pair, says):
-    answer = decided(action="weights", algorithm="grpo", hyperparameters={"lr": 3e-4})
-    _, _, feedback, _, _ = pair(says("decide", answer))
-    decision = feedback.decide(view(allowed=("harness", "weights", "stop"), algorithms=("grpo", "dpo")))
-    assert (decision.algorithm, decision.hyperparameters) == ("grpo", {"lr": 3e-4})
+BOTH = {"allowed": ("harness", "weights", "stop"), "algorithms": ("entropic", "dpo")}
+
+
+def test_weights_with_an_algorithm_and_hyperparameters(pair, says, kind):
+    chosen = {"steps": 6, "group_size": 8, "learning_rate": 1e-3, "beta": 2, "start": "puct"}
+    server, _, feedback, recorder, _ = pair(
+        says("decide", decided(action="weights", algorithm="entropic", hyperparameters=chosen))
+    )
+    decision = feedback.decide(view(**BOTH))
+    assert (decision.algorithm, decision.hyperparameters) == ("entropic", chosen)
+    assert recorder.results[-1]["output"]["hyperparameters"] == chosen
+    tool = server.requests[0]["body"]["tools"][0]
+    schema = (tool["input_schema"] if kind == "claude" else tool["function"]["parameters"])["properties"]
+    assert schema["action"]["enum"] == ["harness", "weights", "stop"] and schema["algorithm"]["enum"] == ["entropic", "dpo"]
+    fields = schema["hyperparameters"]["properties"]
+    assert set(fields) == set(OPEN) and not schema["hyperparameters"]["additionalProperties"]
+    assert fields["group_size"] == {"type": "integer", "minimum": 2, "maximum": 4096} | {
+        "description": Hyper.model_fields["group_size"].description
+    }
+    assert fields["learning_rate"]["exclusiveMinimum"] == 0 and fields["learning_rate"]["maximum"] == 1e-2
+    assert fields["start"]["enum"] == ["restart", "incumbent", "puct"]
+    assert all(field["description"] for field in fields.values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"algorithm": "grpo"}, "expected one of entropic, dpo"),
+        ({"algorithm": None}, "expected one of entropic, dpo"),
+        ({"hyperparameters": {"group_size": 3}}, "at least 4 rollouts"),
+        ({"hyperparameters": {"learning_rate": 0.5}}, "learning_rate: 0.5"),
+        ({"hyperparameters": {"lr": 3e-4}}, "not open to you"),
+        ({"hyperparameters": {"rank": 8}}, "not open to you"),
+        ({"hyperparameters": {"steps": "six"}}, "steps: 'six'"),
+        ({"hyperparameters": ["steps"]}, "not an object"),
+    ],
+)
+def test_a_choice_that_does_not_hold_is_shown_once_and_mended(pair, says, kind, wrong, said):
+    good = decided(action="weights", algorithm="entropic", hyperparameters={"steps": 6})
+    server, _, feedback, _, _ = pair(says("decide", good | wrong), says("decide", good))
+    assert feedback.decide(view(**BOTH)).hyperparameters == {"steps": 6}
+    answer = server.requests[1]["body"]["messages"][-1]
+    shown = answer["content"][0] if kind == "claude" else answer
+    assert (shown["type"] == "tool_result") if kind == "claude" else (shown["role"] == "tool")
+    assert said in shown["content"] and len(server.requests) == 2
+
+
+def test_a_choice_that_never_holds_ends_in_an_error(pair, says):
+    bad = decided(action="weights", algorithm="entropic", hyperparameters={"group_size": 1})
+    server, _, feedback, _, _ = pair(*[says("decide", bad)] * 3)
+    with pytest.raises(AgentError, match="group_size: 1"):
+        feedback.decide(view(**BOTH))
+    assert len(server.requests) == 3
+
+
+def test_the_model_sees_the_numbers_of_the_choice(pair, says):
+    server, _, feedback, _, _ = pair(says("decide", decided()))
+    numbers = crossroads(toy("twelve"), levers={"harness": lever(0.02, 0.01)}, training={"stopped": "no_signal"})
+    feedback.decide(view(**BOTH, **{k: getattr(numbers, k) for k in ("rewards", "levers", "training", "budget_left", "menu")}))
+    asked = json.dumps(server.requests[0]["body"]["messages"])
+    for shown in ("mean 0.5000", "skew 0.30", "gained +0.0200 (noise 0.0100) for 26 verifier calls", "weights: never tried",
+                  "verifier calls 130", "no_signal", f"entropic: chosen when {MENU['entropic']}"):  # fmt: skip
+        assert shown in asked
+    assert f"grpo: chosen when {MENU['grpo']}" not in asked
 
 
 def test_no_key_names_the_variable(tmp_path, monkeypatch):

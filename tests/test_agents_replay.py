@@ -7,7 +7,7 @@ from agent_server import SCAFFOLD, trajectory, view
 
 from sia_nb.agents import get_agents
 from sia_nb.agents.base import Decision, Improvement
-from sia_nb.agents.record import AgentRecorder, Recorded
+from sia_nb.agents.record import AgentRecorder, Recorded, view_inputs
 from sia_nb.errors import AgentError, ConfigError, StoreError
 
 
@@ -74,6 +74,16 @@ def test_replay_says_where_it_departs(tmp_path, caplog, change, field):
     meta, feedback = replaying(tmp_path, "lenient", strict=False)
     meta.write("U", "R")
     assert feedback.decide(view(**change)) == decision and field in caplog.text
+
+
+def test_what_the_choice_of_a_lever_rests_on_is_part_of_the_question():
+    two = {"allowed": ("harness", "weights", "stop"), "algorithms": ("grpo",)}
+    more = {"rewards": {"n": 4.0}, "levers": {"harness": {"tries": 1}}, "training": {"stopped": "done"}, "structured": True}
+    assert set(view_inputs(view(**two))) - set(view_inputs(view())) >= set(more), "and runs of one lever replay as before"
+    for name, value in more.items():
+        changed = view_inputs(view(**two, **{name: value}))
+        assert changed[name] != view_inputs(view(**two))[name]
+        assert view_inputs(view(**{name: value})) == view_inputs(view())
 
 
 def test_replay_of_another_order_or_of_nothing(tmp_path):

@@ -67,8 +67,18 @@ def test_there_is_a_notebook_for_each_phase():
         "01_init_scaffold",
         "02_run_generation",
         "03_feedback_decision",
+        "04_grpo_training",
         "05_ablation_figures",
     }
+
+
+def test_the_training_notebook_leaves_open_what_the_feedback_agent_decides():
+    values = parameters(notebooks.find("04_grpo_training"))
+    decided = {"run_dir": "", "step": 0, "algorithm": "", "steps": 0, "group_size": 0, "learning_rate": 0.0}
+    assert {name: values[name] for name in decided} == decided
+    check_parameters(notebooks.find("04_grpo_training"), {"algorithm": "entropic", "learning_rate": 1e-4, "group_size": 4})
+    with pytest.raises(ConfigError, match="algorithm"):
+        check_parameters(notebooks.find("04_grpo_training"), {"algorithm": 3})
 
 
 def test_unknown_and_ill_typed_parameters_are_refused(folder):

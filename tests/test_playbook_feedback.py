@@ -6,39 +6,11 @@ import json
 
 import pytest
 from playbook_simulator import Policy, Run, execute, loop, toy
+from stories import Story
 
 from sia_nb.agents.base import StepSummary, View
 from sia_nb.agents.playbook import PlaybookFeedbackAgent, PlaybookMetaAgent, diagnose
-from sia_nb.trajectory import Event, Trajectory, text_sha
-
-BUDGET = {"verifier_calls": 10, "tokens": 1000, "seconds": 60.0}
-
-
-class Story:
-    """A trajectory told event by event."""
-
-    def __init__(self):
-        self.events: list[Event] = []
-        self.add("start", budget=BUDGET)
-
-    def add(self, kind: str, /, **data) -> int:
-        self.events.append(Event(len(self.events), kind, 0.0, data))
-        return len(self.events) - 1
-
-    def answer(self, text: str, solution: str | None = None, stop: str = "end", logprob: float = -1.0) -> int:
-        event = self.add("response", sample=0, index=0, text=text, tokens=5, stop=stop, logprob=logprob)
-        self.add("extract", text_sha=text_sha(text), ok=solution is not None, solution=solution, error="")
-        return event
-
-    def verdict(self, solution: str, score: float = 0.0, failure: str = "", again: bool = False) -> int:
-        event = self.add("evaluate", solution=solution, dialect="spec")
-        return self.add("verdict", evaluate=event, score=score, valid=not failure, failure=failure, cached=again, repeat=again)
-
-    def end(self, submit: bool = True, **used: float) -> Trajectory:
-        if submit:
-            self.add("submit", solution="{}", score=0.0)
-        self.add("end", reason="returned", used={"verifier_calls": 10, "tokens": 1000, **used})
-        return Trajectory(self.events)
+from sia_nb.trajectory import Trajectory
 
 
 def names(trajectory: Trajectory, history=()) -> dict:
@@ -132,30 +104,6 @@ def test_a_combination_that_was_rolled_back_is_not_tried_again(tmp_path):
     neutral = StepSummary(2, "harness", view.history[0].score, 0.01, False, tried.edits, {})
     _, again = view_of(tmp_path, history=(*view.history, neutral))
     assert set(agent.improve(again).edits) > set(tried.edits), "edits that did no harm stay, with another one"
-
-
-@pytest.mark.parametrize(
-    "scores, rule, algorithm",
-    [
-        ([0.4, 0.5, 0.6, 0.5, 0.4, 0.6], "terminal_verifier", "grpo"),
-        ([0.1] * 9 + [0.9], "right_skewed", "entropic"),
-        ([0.0] * 9 + [0.9], "cold_start", "bon_bc"),
-    ],
-)
-def test_a_stalled_harness_hands_over_to_the_weights_only_where_allowed(tmp_path, scores, rule, algorithm):
-    story = Story()
-    for i, score in enumerate(scores):
-        story.answer(f"text {i}", str(i))
-        story.verdict(str(i), score)
-    agent, view = view_of(tmp_path)
-    failed = [StepSummary(i, "harness", 0.4, 0.01, False, (f"edit{i}",), {}) for i in (2, 3)]
-    changes = {"trajectory": story.end(), "history": (*view.history, *failed)}
-    menu = ("grpo", "entropic", "ppo", "reinforce_kl", "bon_bc", "dpo")
-    _, both = view_of(tmp_path, allowed=("harness", "weights", "stop"), algorithms=menu, **changes)
-    decision = agent.decide(both)
-    assert (decision.action, decision.rule, decision.algorithm) == ("weights", f"harness_stalled/{rule}", algorithm)
-    _, harness_only = view_of(tmp_path, **changes)
-    assert agent.decide(harness_only).action != "weights"
 
 
 def test_foreign_code_without_a_place_for_an_edit_ends_in_stop_only_once_idle(tmp_path):

@@ -5,10 +5,9 @@ import math
 
 import pytest
 from scipy import stats
+from view_runs import a_rollout, a_run, a_step
 
-from sia_nb.config import make_config
 from sia_nb.errors import StoreError
-from sia_nb.store import Run, write_json
 from sia_nb.trajectory import Event, Trajectory
 from sia_nb.view import collect, figures, inspect, tables
 
@@ -17,33 +16,6 @@ from sia_nb.view import collect, figures, inspect, tables
 def results(tmp_path, monkeypatch):
     monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
     return tmp_path
-
-
-def a_run(results, seed, value, *, profile="smoke", where="runs", base=0.2, **overrides):
-    run = Run.create(make_config(profile, seed=seed, **overrides), results / where / f"{profile}-{seed}-{value}")
-    arm = lambda v, calls: {"solution": "{}", "dev": v, "test": {"top1": v}, "verifier_calls": calls, "tokens": 10 * calls}
-    write_json(
-        run.path / "report.json",
-        {"task": "lawbench", "seed": seed, "metric": "top1", "arms": {"baseline": arm(base, 8), "H": arm(value, 24)}},
-    )
-    write_json(
-        run.step(1) / "metrics.json",
-        {
-            "step": 1,
-            "score": value,
-            "noise": 0.0,
-            "accepted": True,
-            "note": "",
-            "used": {"verifier_calls": 8, "tokens": 80},
-            "solutions": [],
-        },
-    )
-    write_json(run.step(1) / "origin.json", {"action": "init", "parent": 0, "edits": [], "author": "playbook"})
-    (run.step(1) / "scaffold").mkdir()
-    (run.step(1) / "scaffold" / "agent.py").write_text("x = 1\n")
-    (run.step(1) / "trajectory.jsonl").write_text("")
-    write_json(run.step(1) / "run.done.json", {"files": {}})
-    return run
 
 
 def test_no_runs_is_a_clear_error():
@@ -100,6 +72,101 @@ def test_runs_of_other_profiles_or_budgets_are_never_pooled(results):
     assert collect.finished("lawbench", profile="gpu") == []
 
 
+def test_arms_at_one_budget_stand_in_one_figure_with_one_baseline_a_seed(results):
+    for arm, value in (("H", 0.7), ("W", 0.3), ("W+H", 0.8)):
+        for seed in (0, 1):
+            a_run(results, seed, value + seed / 100, arm=arm)
+    runs = collect.finished("lawbench")
+    assert [(f.arm, f.seed) for f in runs] == [(a, s) for a in ("H", "W", "W+H") for s in (0, 1)]
+    assert [f.seed for f, _ in collect.arm_values(runs, "baseline", "top1")] == [0, 1]
+    with open(figures.figure_1(["lawbench"])["csv"], newline="") as f:
+        means = {r["arm"]: float(r["value"]) for r in csv.DictReader(f) if r["source"] == "ours" and r["seeds"] == "2"}
+    assert means == pytest.approx({"baseline": 0.2, "H": 0.705, "W": 0.305, "W+H": 0.805})
+    again = a_run(results, 0, 0.9, arm="W", name="again")
+    again.update(created="2999-01-01T00:00:00+00:00")
+    newest = collect.finished("lawbench")
+    assert len(newest) == 6 and [f.run.path.name for f in newest if (f.arm, f.seed) == ("W", 0)] == ["again"]
+
+
+def test_a_fixed_algorithm_separates_the_runs_of_an_arm_but_not_the_arms(results):
+    h, w = a_run(results, 0, 0.7), a_run(results, 0, 0.3, arm="W")
+    as_run = lambda run: collect.Finished(run, {}, "ours")
+    assert as_run(h).settings == as_run(w).settings
+    assert as_run(h).training == () and len(as_run(w).training) == len(collect.TRAINING)
+
+
+def test_runs_that_disagree_on_the_baseline_are_told(results):
+    a_run(results, 0, 0.7, base=0.2)
+    a_run(results, 0, 0.3, arm="W", base=0.25)
+    (said,) = collect.disagreements(collect.finished("lawbench"), "top1")
+    assert all(part in said for part in ("seed 0", "0.2000 in the H run", "0.2500 in the W run"))
+    markdown, _ = tables.table_3(["lawbench"])
+    assert said in markdown
+    a_run(results, 1, 0.7, profile="cpu")
+    assert "disagree" not in tables.table_3(["lawbench"], profile="cpu")[0]
+
+
+def test_training_verdicts_are_counted_before_those_of_the_step_they_led_to(results):
+    run = a_run(results, 0, 0.5, arm="W+H")
+    training = [
+        a_rollout(0.2),
+        a_rollout(0.9, cached=True),
+        a_rollout(0.0, solution=None, valid=False, cached=True),  # nothing to extract: the verifier was not asked
+        a_rollout(0.0, valid=False),
+        a_rollout(0.6),
+        a_rollout(0.0) | {"reward": None, "score": None, "valid": None, "cached": None},  # the calls had ended
+    ]
+    a_step(run, 2, 0.55, action="weights", algorithm="grpo", parent=1, verdicts=[0.4, 0.55], rollouts=training)
+    a_step(run, 3, 0.5, action="harness", parent=2, accepted=False, verdicts=[0.5])
+    c = collect.curve(run)
+    assert c["score"] == [0.2, 0.0, 0.6, 0.4, 0.55, 0.5]
+    assert c["calls"] == [1, 2, 3, 4, 5, 6] and c["step_end"] == [0, 5, 6]
+    assert c["step_end"][-1] == sum(run.metrics(g)["used"]["verifier_calls"] for g in (1, 2, 3))
+    assert c["action"] == ["init", "weights", "harness"] and c["algorithm"] == ["", "grpo", ""]
+    assert collect.running_best(c["score"]) == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+    with open(figures.figure_4()["progress"], newline="") as f:
+        assert [float(r["value"]) for r in csv.DictReader(f)] == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+
+
+def test_a_weight_step_without_its_rollouts_is_a_clear_error(results):
+    run = a_run(results, 0, 0.5, arm="W")
+    a_step(run, 2, 0.5, action="weights", algorithm="grpo", parent=1)
+    with pytest.raises(StoreError, match="rollouts.jsonl.*trained"):
+        collect.curve(run)
+
+
+def test_a_line_that_is_still_being_written_is_left_out_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "curve.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert [line["step"] for line in collect.read_lines(path)] == [1, 2]
+    path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(StoreError, match="line 2"):
+        collect.read_lines(path)
+
+
+def test_the_interleaving_shows_each_step_its_lever_and_its_fate(results):
+    run = a_run(results, 0, 0.5, arm="W+H")
+    a_step(run, 2, 0.6, action="harness", parent=1)
+    a_step(run, 3, 0.55, action="weights", algorithm="entropic", parent=2, accepted=False, rollouts=[a_rollout(0.5)])
+    files = figures.figure_2b("lawbench")
+    with open(files["csv"], newline="") as f:
+        table = list(csv.DictReader(f))
+    assert list(table[0])[: len(collect.COLUMNS)] == collect.COLUMNS
+    assert [(r["action"], r["algorithm"], r["accepted"], r["value"]) for r in table] == [
+        ("init", "", "True", "0.5"),
+        ("harness", "", "True", "0.6"),
+        ("weights", "entropic", "False", "0.55"),
+    ]
+    assert all(r["run"] == run.path.name for r in table)
+    fig, ax = figures._pyplot().subplots()
+    steps = [{**r, "step": int(r["step"]), "value": float(r["value"]), "accepted": r["accepted"] == "True"} for r in table]
+    figures.interleaving_from_data(ax, [{"label": "one", "steps": steps}])
+    badges = {t.get_text(): t.get_bbox_patch().get_facecolor()[:3] for t in ax.texts if t.get_bbox_patch()}
+    assert set(badges) == {"$A_1$", "H", "W"}
+    assert badges["W"] == (1.0, 1.0, 1.0) and badges["H"] != (1.0, 1.0, 1.0)
+    assert "entropic" in [t.get_text() for t in ax.texts]
+
+
 def test_reference_runs_stand_beside_ours(results):
     a_run(results, 0, 0.70)
     for seed in (0, 1, 2):
@@ -114,7 +181,7 @@ def test_table_3_has_ours_and_the_papers_apart(results):
     a_run(results, 0, 0.70)
     a_run(results, 1, 0.72)
     markdown, files = tables.table_3(["lawbench"])
-    assert "| paper | 0.135 | 0.450 | 0.500 | 0.701 |" in markdown
+    assert "| paper | 0.135 | 0.450 | 0.500 |  | 0.701 |" in markdown
     assert "| ours | 0.200 [0.200, 0.200] |  | 0.710 [" in markdown
     assert files["md"].read_text().strip() == markdown
 

@@ -48,6 +48,14 @@ class View:
     allowed: tuple[str, ...] = ("harness", "stop")  # the actions this run permits
     algorithms: tuple[str, ...] = ()  # the weight-update algorithms this run permits
     seed: int = 0
+    menu: dict[str, str] = field(default_factory=dict)  # algorithm → "chosen when", of training.hyper.MENU
+    rewards: dict[str, float] = field(default_factory=dict)  # of the policy's own proposals: rewards.of_proposals
+    # "harness", "weights", where tried: tries, kept, last_gain (over the incumbent), last_noise, last_verifier_calls, last_tokens
+    levers: dict[str, dict[str, float]] = field(default_factory=dict)
+    budget_left: dict[str, float] = field(default_factory=dict)  # of the whole run: steps, verifier_calls, tokens
+    weight_share: float = 0.75  # share of a weight step's verifier calls and tokens that training may spend
+    training: dict[str, Any] | None = None  # result of the last weight update (training.trainer's Result); None: none yet
+    structured: bool = False  # the last sample asked for a grammar: every answer is a solution
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Decision:
     rationale: str  # prose for a reader
     evidence: tuple[int, ...] = ()  # ids of the trajectory events it rests on
     algorithm: str | None = None  # with "weights"
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)  # with "weights": make_hyper(algorithm, **hyperparameters)
     rule: str = ""  # the playbook's rule by name; "" for a language model
 
     def to_dict(self) -> dict[str, Any]:

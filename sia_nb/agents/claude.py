@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import AgentError
-from .llm import Reply, Tool, Transient, api_key, status_error
+from .llm import Reply, Transient, api_key, status_error
+from .tools import Tool
 
 
 class Claude:

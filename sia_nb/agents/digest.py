@@ -3,7 +3,7 @@
 Texts of the policy and the scaffold stand as JSON strings on one line, so that none can pass for a heading; a text or
 a section that is cut says so. A pure function of the view, without times, so that the same run gives the same prompt.
 
-It may import ``agents.base`` and ``trajectory``.
+It may import ``agents.base``, ``agents.rewards`` and ``trajectory``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 from ..trajectory import Event, Trajectory, text_sha
 from .base import View
+from .rewards import gain_a_call
 
 TEXT, EXAMPLE = 600, 300  # characters of a text shown on its own, and of one among several
 EXAMPLES, GROUPS, ENDS = 3, 12, 5
 SHARES = {  # of what is left when the section's turn comes
-    "Measurements": 0.3, "Earlier steps": 0.3, "Errors, limits and the program's log": 0.4, "Failures": 0.5,
-    "Best and worst": 0.6, "Progress of the score": 0.6, "The prompt": 1.0,
+    "Measurements": 0.3, "Earlier steps": 0.3, "The policy's rewards and the two levers": 0.4, "Algorithms of a weight update": 0.3,
+    "Errors, limits and the program's log": 0.4, "Failures": 0.5, "Best and worst": 0.6, "Progress of the score": 0.6,
+    "The prompt": 1.0,
 }  # fmt: skip
 
 
@@ -27,7 +29,7 @@ def digest(view: View, max_chars: int) -> str:
     """Markdown of at most ``max_chars`` characters on τ_g, E_g and the history."""
     tau = view.trajectory
     bodies = (
-        _measurements(view), _history(view), _told(tau), _failures(tau), _ends(tau), _progress(tau), _prompt(tau),
+        _measurements(view), _history(view), _levers(view), _menu(view), _told(tau), _failures(tau), _ends(tau), _progress(tau), _prompt(tau),
     )  # fmt: skip
     out, left = "", max_chars
     for (title, share), lines in zip(SHARES.items(), bodies, strict=True):
@@ -89,6 +91,41 @@ def _history(view: View) -> Iterable[str]:
             f"step {s.step} ({s.action}): score {s.score:.4f}, noise {s.noise:.4f}, {fate}; "
             f"edits: {', '.join(s.edits) or 'none'}; {s.note[:EXAMPLE]}"
         )
+
+
+def _levers(view: View) -> Iterable[str]:
+    r = view.rewards
+    if r:
+        yield (
+            f"rewards of the policy's own answers in this step (an answer that cannot be read has 0): {r['n']:.0f} known, "
+            f"mean {r['mean']:.4f}, standard deviation {r['sd']:.4f}, best {r['best']:.4f}, skew {r['skew']:.2f}, "
+            f"{r['zero_share']:.0%} are 0, {r['levels']:.0f} different values over {r['scored']:.0f} different solutions"
+        )
+        yield f"different among the answers that could be read: {r['distinct_share']:.0%}"
+        yield f"answers are masked to the space of solutions: {'yes' if view.structured else 'no'}"
+    for name in ("harness", "weights") if "weights" in view.allowed else ():
+        lever = view.levers.get(name)
+        if lever is None:
+            yield f"{name}: never tried"
+            continue
+        yield (
+            f"{name}: tried {lever['tries']:.0f} times, kept {lever['kept']:.0f}; the last try gained {lever['last_gain']:+.4f} "
+            f"(noise {lever['last_noise']:.4f}) for {lever['last_verifier_calls']:.0f} verifier calls and "
+            f"{lever['last_tokens']:.0f} tokens: {100 * gain_a_call(lever):.2f} noise units per 100 calls"
+        )
+    if view.budget_left:
+        yield "left of the run's budget: " + ", ".join(f"{k.replace('_', ' ')} {v:.0f}" for k, v in view.budget_left.items())
+    if "weights" in view.allowed:
+        yield f"of a weight step's verifier calls and tokens, training may spend {view.weight_share:.0%}; a repeat is free"
+    if view.training is not None:
+        plain = {k: v for k, v in view.training.items() if k != "seconds"}
+        yield f"last weight update: {json.dumps(plain, ensure_ascii=False, sort_keys=True)[: 2 * TEXT]}"
+
+
+def _menu(view: View) -> Iterable[str]:
+    if "weights" in view.allowed:
+        for name in view.algorithms:
+            yield f"{name}: chosen when {view.menu[name]}" if name in view.menu else name
 
 
 def _told(tau: Trajectory) -> Iterable[str]:

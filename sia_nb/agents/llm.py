@@ -3,12 +3,11 @@
 What differs between providers is in a ``Transport`` (``claude``, ``openai_compatible``): it builds a request body,
 sends it once, and says of an error whether it passes. Everything else is here.
 
-It may import ``agents.base``, ``agents.digest``, ``budget``, ``errors`` and ``scaffold.contract``.
+It may import ``agents.base``, ``agents.digest``, ``agents.tools``, ``budget``, ``errors`` and ``scaffold.contract``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -19,9 +18,10 @@ from typing import Any, Protocol
 
 from ..budget import Price, dollars
 from ..errors import AgentError
-from ..scaffold.contract import CONTRACT, ScaffoldError, check
+from ..scaffold.contract import CONTRACT
 from .base import Decision, Improvement, Recorder, View
 from .digest import digest
+from .tools import WRITE, Tool, Unusable, clean, decide_tool, read_decision, read_scaffold
 
 log = logging.getLogger(__name__)
 CHARS_A_TOKEN = 3  # a cautious mean over code, English and Chinese
@@ -39,15 +39,6 @@ class Options:
     repairs: int = 2  # rounds in which the model is shown what is wrong with its answer
     prices: Mapping[str, Price] | None = None  # laid over budget.PRICES
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
-
-
-@dataclass(frozen=True)
-class Tool:
-    """A function that the model is made to call."""
-
-    name: str
-    description: str
-    schema: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,10 +78,6 @@ class Transport(Protocol):
         Raises:
             Transient: worth another try. AgentError: not.
         """
-
-
-class Unusable(Exception):
-    """An answer that breaks the schema or the contract; the message is for the model."""
 
 
 def api_key(variable: str, *, needed: bool = True) -> str:
@@ -153,7 +140,7 @@ class Caller:
             AgentError: no server, no key, or no usable answer after the last repair round.
             BudgetExceeded: a cap is spent.
         """
-        body = self.transport.body(_clean(prefix), _clean(user), tools, force, self.options.max_tokens)
+        body = self.transport.body(clean(prefix), clean(user), tools, force, self.options.max_tokens)
         for attempt in range(self.options.repairs + 1):
             reply = self._call(purpose if attempt == 0 else f"{purpose} repair {attempt}", body)
             try:
@@ -202,11 +189,6 @@ class Caller:
         return {**counts, "dollars": cost, "seconds": round(time.monotonic() - started, 3)}
 
 
-def _clean(text: str) -> str:
-    """Without lone surrogates, which no request can carry."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _arguments(reply: Reply, force: str) -> dict[str, Any]:
     if reply.cut:
         raise Unusable("it was cut off at the limit on its length. Be shorter.")
@@ -215,105 +197,6 @@ def _arguments(reply: Reply, force: str) -> dict[str, Any]:
     if not isinstance(reply.arguments, dict):
         raise Unusable("the tool's arguments are not a JSON object.")
     return reply.arguments
-
-
-# -- the tools and what they return -------------------------------------------------------------------
-
-_STRINGS = {"type": "array", "items": {"type": "string"}}
-WRITE = Tool(
-    "write_scaffold",
-    "Hand over a complete agent.py.",
-    {
-        "type": "object",
-        "properties": {
-            "report": {"type": "string", "description": "markdown: the analysis and the changes"},
-            "scaffold": {"type": "string", "description": "the whole source of agent.py"},
-            "edits": {**_STRINGS, "description": "short names of the changes"},
-        },
-        "required": ["report", "scaffold", "edits"],
-    },
-)
-
-
-def _actions(view: View) -> list[str]:
-    return [a for a in view.allowed if a != "weights" or view.algorithms]
-
-
-def decide_tool(view: View) -> Tool:
-    """The decision's schema, with only what this run permits."""
-    properties: dict[str, Any] = {"action": {"type": "string", "enum": _actions(view)}}
-    if "weights" in _actions(view):
-        properties["algorithm"] = {
-            "type": "string", "enum": list(view.algorithms), "description": "with action weights only",
-        }  # fmt: skip
-        properties["hyperparameters"] = {"type": "object", "description": "with action weights only"}
-    properties["rationale"] = {"type": "string"}
-    properties["evidence"] = {"type": "array", "items": {"type": "integer"}, "description": "ids of trajectory events"}
-    required = ["action", "rationale", "evidence"]
-    return Tool("decide", "Choose the next action.", {"type": "object", "properties": properties, "required": required})
-
-
-def read_decision(arguments: dict[str, Any], view: View) -> Decision:
-    """The decision in a tool call; evidence that is not in the trajectory is dropped, and the rationale says so.
-
-    Raises:
-        Unusable: it breaks the schema.
-    """
-    action, why = arguments.get("action"), arguments.get("rationale")
-    if action not in _actions(view):
-        raise Unusable(f"action is {json.dumps(action)[:80]}; expected one of {', '.join(_actions(view))}.")
-    if not isinstance(why, str) or not why.strip():
-        raise Unusable("rationale is missing; expected prose.")
-    cited = arguments.get("evidence")
-    if not isinstance(cited, list):
-        raise Unusable("evidence is missing; expected a list of event ids.")
-    known = {e.id for e in view.trajectory}
-    good = [c for c in cited if type(c) is int and c in known]
-    bad = [c for c in cited if not (type(c) is int and c in known)]
-    if bad:
-        why = f"{why.rstrip()}\n\n(Dropped from the evidence, as no such event is in the trajectory: {json.dumps(bad)[:200]}.)"
-    algorithm, hyper = None, {}
-    if action == "weights":
-        algorithm, hyper = arguments.get("algorithm"), arguments.get("hyperparameters", {})
-        if algorithm not in view.algorithms:
-            raise Unusable(f"algorithm is {json.dumps(algorithm)[:80]}; expected one of {', '.join(view.algorithms)}.")
-        if not isinstance(hyper, dict):
-            raise Unusable("hyperparameters is not an object.")
-    return Decision(action, why, tuple(dict.fromkeys(good)), algorithm, hyper)
-
-
-def read_scaffold(arguments: dict[str, Any], before: str = "") -> Improvement:
-    """The scaffold in a tool call.
-
-    Raises:
-        Unusable: it breaks the schema or the contract, or is the same as ``before``.
-    """
-    source, report, edits = arguments.get("scaffold"), arguments.get("report"), arguments.get("edits", [])
-    if not isinstance(source, str) or not source.strip():
-        raise Unusable("scaffold is missing; expected the source of agent.py.")
-    if not isinstance(report, str):
-        raise Unusable("report is missing; expected markdown.")
-    if not isinstance(edits, list) or not all(isinstance(e, str) for e in edits):
-        raise Unusable("edits is not a list of names.")
-    source = _unfenced(source)
-    try:
-        source.encode()
-        check(source)
-    except UnicodeEncodeError:
-        raise Unusable("scaffold holds a lone surrogate; expected valid Unicode.") from None
-    except ScaffoldError as error:
-        raise Unusable(f"{error}.") from None
-    if source.strip() == before.strip():
-        raise Unusable("scaffold is the same as before; expected a change.")
-    return Improvement(_clean(report), source, tuple(_clean(e) for e in edits))
-
-
-def _unfenced(source: str) -> str:
-    """Without a code fence around it, and with a line's end."""
-    lines = source.strip().splitlines()
-    if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
-        source = "\n".join(lines[1:-1])
-    return source.rstrip() + "\n"
 
 
 # -- the agents ----------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import json
 from typing import Any
 
 from ..errors import AgentError
-from .llm import Reply, Tool, Transient, api_key, status_error
+from .llm import Reply, Transient, api_key, status_error
+from .tools import Tool
 
 
 class OpenAICompatible:

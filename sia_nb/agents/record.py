@@ -56,6 +56,9 @@ def view_inputs(view: View) -> dict[str, Any]:
     out["trajectory"] = _fingerprint(view.trajectory)
     out |= {f"metrics.{k}": sha(v) for k, v in sorted(_steady(view.metrics).items())}
     out["history"] = sha([_steady(asdict(s)) for s in view.history])
+    if "weights" in view.allowed:  # with one lever these follow from the rest or are not there
+        names = ("menu", "rewards", "levers", "budget_left", "weight_share", "training", "structured")
+        out |= {name: sha(_steady(getattr(view, name))) for name in names}
     return out
 
 

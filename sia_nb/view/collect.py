@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,12 @@ COLUMNS = [
 ]
 
 
+# Runs are pooled where all of these agree: the arms of one figure have one budget, one policy and one kind of agent.
+SHARED = ("profile", "instance", "agent", "agent_model", "policy", "steps", "verifier_calls", "tokens")
+# Runs of one arm that trains are pooled where these agree as well; an arm that does not train has no use for them.
+TRAINING = ("weight_share", "algorithm", "group_size", "learning_rate")
+
+
 @dataclass(frozen=True)
 class Finished:
     """A run whose report has been written."""
@@ -42,11 +50,28 @@ class Finished:
         """The run's seed."""
         return self.run.config.seed
 
+    @property
+    def arm(self) -> str:
+        """The levers that the run was allowed: H, W or W+H."""
+        return self.run.config.arm
+
+    @property
+    def settings(self) -> tuple:
+        """What must agree with another run's before the two stand in one figure."""
+        return tuple(getattr(self.run.config, name) for name in SHARED)
+
+    @property
+    def training(self) -> tuple:
+        """What must agree as well with another run's of the same arm."""
+        config = self.run.config.model_dump()
+        return tuple(config.get(name) for name in TRAINING) if "W" in self.arm else ()
+
 
 def finished(task: str, *, profile: str = "", source: str = "ours", also: Path | None = None) -> list[Finished]:
-    """The finished runs of a task and profile, one a seed (the newest), by seed; ``also`` names a run kept elsewhere.
+    """The finished runs of a task and profile, one an arm and seed (the newest), by arm, then seed.
 
-    ``profile`` empty: that of the newest finished run. Runs of different profiles or agents are never pooled.
+    ``also`` names a run kept elsewhere. ``profile`` empty: that of the newest finished run. Runs of different profiles,
+    agents, policies or budgets are never pooled; those of the newest run's are taken.
     """
     root = results_dir() / ("runs" if source == "ours" else f"reference/{task}")
     reports = {p.resolve() for p in root.glob("**/report.json")}
@@ -58,25 +83,13 @@ def finished(task: str, *, profile: str = "", source: str = "ours", also: Path |
             run = Run(path.parent)
         except StoreError:
             continue
-        if run.config.task == task:
+        if run.config.task == task and profile in ("", run.config.profile):
             found.append(Finished(run, read_json(path), source))
     found.sort(key=lambda f: f.run.info["created"])
-    if not found:
-        return []
-    wanted = profile or found[-1].run.config.profile
-    found = [f for f in found if f.run.config.profile == wanted]
-    if not found:
-        return []
-    same = lambda f: (
-        f.run.config.agent,
-        f.run.config.agent_model,
-        f.run.config.policy,
-        f.run.config.steps,
-        f.run.config.verifier_calls,
-    )
-    newest = same(found[-1])
-    by_seed = {f.seed: f for f in found if same(f) == newest}
-    return [by_seed[s] for s in sorted(by_seed)]
+    found = [f for f in found if f.settings == found[-1].settings]
+    newest = {f.arm: f.training for f in found}
+    chosen = {(ARMS.index(f.arm), f.seed): f for f in found if f.training == newest[f.arm]}
+    return [chosen[key] for key in sorted(chosen)]
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -93,8 +106,27 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def arm_values(runs: Iterable[Finished], arm: str, metric: str) -> list[tuple[Finished, float]]:
-    """(run, value) for each run whose report has the arm."""
-    return [(f, f.report["arms"][arm]["test"][metric]) for f in runs if arm in f.report["arms"]]
+    """(run, value) for each run whose report has the arm; of the baseline, which every run measures, one a seed."""
+    found = [(f, f.report["arms"][arm]["test"][metric]) for f in runs if arm in f.report["arms"]]
+    if arm != "baseline":
+        return found
+    by_seed: dict[int, tuple[Finished, float]] = {}
+    for f, value in found:
+        by_seed.setdefault(f.seed, (f, value))
+    return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def disagreements(runs: Iterable[Finished], metric: str) -> list[str]:
+    """A sentence for each seed whose runs measured different baselines: A_1 with the base weights should give one answer."""
+    out, values = [], {}
+    for f in runs:
+        if "baseline" in f.report["arms"]:
+            values.setdefault(f.seed, []).append((f.report["arms"]["baseline"]["test"][metric], f))
+    for seed, found in sorted(values.items()):
+        if max(v for v, _ in found) - min(v for v, _ in found) > 1e-9:
+            each = ", ".join(f"{v:.4f} in the {f.arm} run" for v, f in found)
+            out.append(f"the runs of seed {seed} disagree on the baseline: {each}; the first is drawn")
+    return out
 
 
 def rows(task: str, ours: list[Finished], reference: list[Finished]) -> list[dict[str, Any]]:
@@ -156,20 +188,88 @@ def _cell(value: Any) -> Any:
     return value
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line. A last line that has no end is still being written, and is left out.
+
+    Raises:
+        StoreError: missing or damaged; the message names the file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; has this step been trained?") from None
+    out = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):  # not splitlines: model text may hold U+2028
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            raise StoreError(f"{path}, line {number} is damaged. Delete the step's folder and resume the run.") from None
+    return out
+
+
+def training_verdicts(run: Run, g: int) -> list[float]:
+    """The reward of each verifier call that the weight update before step g made, in order; empty where there was none."""
+    if run.origin(g)["action"] != "weights":
+        return []
+    rollouts = read_lines(run.step(g) / "weights" / "rollouts.jsonl")
+    return [r["score"] for r in rollouts if r["cached"] is False]  # None: the calls ended before it; True: known, or no solution
+
+
 def curve(run: Run) -> dict[str, list]:
-    """A run's progress: each verdict's dev score by the run's count of verifier calls, and each step's fate."""
+    """A run's progress: each verdict's dev score by the run's count of verifier calls, and each step's fate.
+
+    ``calls`` and ``score`` hold every counted verdict: those of a weight update's training first, then those of the
+    execution it led to. The other lists have one entry an executed step; ``step_end`` is the count when it ended.
+    """
     from ..trajectory import Trajectory
 
-    calls, out = 0, {"calls": [], "score": [], "step_end": [], "step_score": [], "accepted": [], "edits": []}
+    out: dict[str, list] = {"calls": [], "score": [], "step_end": [], "step_score": []}
+    out |= {"accepted": [], "action": [], "algorithm": [], "edits": []}
     for g in run.executed():
+        out["score"] += training_verdicts(run, g)
         for e in Trajectory.read(run.step(g) / "trajectory.jsonl").of("verdict"):
             if not e.data.get("repeat") and not e.data.get("final"):
-                calls += 1
-                out["calls"].append(calls)
                 out["score"].append(e.data["score"] if e.data["valid"] else 0.0)
-        m = run.metrics(g)
-        out["step_end"].append(calls)
+        m, origin = run.metrics(g), run.origin(g)
+        out["step_end"].append(len(out["score"]))
         out["step_score"].append(m["score"])
         out["accepted"].append(m["accepted"])
-        out["edits"].append(run.origin(g)["edits"])
+        out["action"].append(origin["action"])
+        out["algorithm"].append(origin.get("algorithm", ""))
+        out["edits"].append(origin["edits"])
+    out["calls"] = list(range(1, len(out["score"]) + 1))
+    return out
+
+
+def running_best(scores: list[float]) -> list[float]:
+    """The best score so far at each place, at least 0."""
+    return list(accumulate(scores, max, initial=0.0))[1:]
+
+
+def progress_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:
+    """What Figure 4 (b) is drawn from: the best dev score so far by the verifier calls spent, a row a call and run."""
+    out = []
+    for f in runs:
+        common = {"task": f.run.config.task, "arm": f.arm, "metric": "dev_best", "seeds": 1, "source": f.source}
+        common |= {"hardware": f.run.info["hardware"], "run": f.run.path.name}
+        c = curve(f.run)
+        out += [common | {"verifier_calls": n, "value": v} for n, v in zip(c["calls"], running_best(c["score"]), strict=True)]
+    return out
+
+
+STEP_COLUMNS = [*COLUMNS, "seed", "step", "action", "algorithm", "accepted"]
+
+
+def step_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:
+    """What Figure 2(b) is drawn from: a row an executed step, with the lever pulled before it and its fate."""
+    out = []
+    for f in runs:
+        for g in f.run.executed():
+            m, origin = f.run.metrics(g), f.run.origin(g)
+            out.append(
+                {"task": f.run.config.task, "arm": f.arm, "metric": "dev", "value": m["score"], "seeds": 1, "source": f.source}
+                | {"verifier_calls": m["used"]["verifier_calls"], "sampled_tokens": m["used"]["tokens"]}
+                | {"hardware": f.run.info["hardware"], "run": f.run.path.name, "seed": f.seed, "step": g}
+                | {"action": origin["action"], "algorithm": origin.get("algorithm", ""), "accepted": bool(m["accepted"])}
+            )
     return out

@@ -53,21 +53,87 @@ def detail(event: Event) -> str:
     return f"<h4>event {event.id}: {html.escape(event.kind)} at {event.seconds:.2f} s</h4>{''.join(parts)}"
 
 
+def table_html(head: tuple[str, ...], body: list[tuple], bold: Any = None) -> str:
+    """An HTML table; every cell is escaped, floats get four significant digits, rows whose first cell is ``bold`` stand out."""
+    show = lambda c: f"{c:.4g}" if isinstance(c, float) else str(c)
+    lines = "<tr>" + "".join(f"<th style='text-align:left'>{html.escape(h)}</th>" for h in head) + "</tr>"
+    for row in body:
+        weight = ";font-weight:bold" if bold is not None and row[0] == bold else ""
+        cells = "".join(f"<td style='text-align:left{weight}'>{html.escape(show(c))}</td>" for c in row)
+        lines += f"<tr>{cells}</tr>"
+    return f"<table>{lines}</table>"
+
+
 def steps_html(run: Run) -> str:
     """The run's steps as an HTML table."""
-    head = "".join(f"<th>{h}</th>" for h in ("step", "dev", "noise", "kept", "calls", "tokens", "change", "note"))
-    body = ""
+    head = ("step", "lever", "dev", "noise", "kept", "calls", "tokens", "change", "note")
+    body = []
     for r in steps_table(run):
-        cells = [
-            r["step"],
-            f"{r['score']:.4f}",
-            f"{r['noise']:.4f}",
-            "yes" if r["kept"] else "no",
-            f"{r['verifier_calls']:.0f}",
-            f"{r['tokens']:.0f}",
-        ]
-        body += "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in [*cells, r["change"], r["note"]]) + "</tr>"
-    return f"<table><tr>{head}</tr>{body}</table>"
+        numbers = (f"{r['score']:.4f}", f"{r['noise']:.4f}", "yes" if r["kept"] else "no")
+        body.append((r["step"], r["lever"], *numbers, f"{r['verifier_calls']:.0f}", f"{r['tokens']:.0f}", r["change"], r["note"]))
+    return table_html(head, body)
+
+
+REWARDS = {  # of the policy's own proposals in a step
+    "n": "answers with a known reward",
+    "mean": "their mean reward",
+    "sd": "standard deviation",
+    "skew": "skew (above 0: most are poor, a few are great)",
+    "best": "the best",
+    "zero_share": "share of zero rewards",
+    "distinct_share": "share of different solutions",
+}
+GAINS = {  # of a lever
+    "tries": "tries",
+    "kept": "kept",
+    "last_gain": "last gain",
+    "last_noise": "its noise",
+    "last_verifier_calls": "its verifier calls",
+    "last_tokens": "its tokens",
+}
+
+
+def why_html(view: Any, decision: Any) -> str:
+    """What a decision rested on: its rule, the policy's rewards, what each lever last gained, the budget left, the menu.
+
+    Args:
+        view: what the Feedback-Agent saw (``phases.feedback_view``).
+        decision: what it chose.
+    """
+    chosen = [("action", decision.action), ("rule", decision.rule or "none: a language model chose")]
+    if decision.action == "weights":
+        chosen += [("algorithm", decision.algorithm), *sorted(decision.hyperparameters.items())]
+    parts = [("What was chosen", table_html(("", ""), chosen))]
+    if not view.algorithms:
+        return _sections(parts) + "<p>This run permits harness updates only: there was no lever to choose.</p>"
+    parts.append(("The policy's rewards in this step", _numbers(REWARDS, view.rewards)))
+    gains = [(lever, *(record[k] for k in GAINS)) for lever, record in view.levers.items() if record["tries"]]
+    untried = "<p>Neither lever has been pulled yet.</p>"
+    parts.append(("What each lever last gained", table_html(("lever", *GAINS.values()), gains) if gains else untried))
+    if view.training:
+        parts.append(("The last weight update", table_html(("", ""), _trained(view.training))))
+    head = tuple(k.replace("_", " ") for k in view.budget_left)
+    parts.append(("The budget left", table_html(head, [tuple(view.budget_left.values())])))
+    menu = [(name, view.menu[name]) for name in view.algorithms]
+    parts.append(("The menu", table_html(("algorithm", "chosen when"), menu, bold=decision.algorithm)))
+    return _sections(parts)
+
+
+def _sections(parts: list[tuple[str, str]]) -> str:
+    return "".join(f"<h4>{title}</h4>{body}" for title, body in parts)
+
+
+def _trained(result: dict[str, Any]) -> list[tuple]:
+    show = lambda of: f"{of['mean']:.4f}, standard error {of['se']:.4f}, n = {of['n']}"
+    means = [
+        ("mean score of the first samples", show(result["before"])),
+        ("mean score of the last samples", show(result["after"])),
+    ]
+    return [(k, result[k]) for k in ("algorithm", "steps")] + means + [("stopped", result["note"])]
+
+
+def _numbers(names: dict[str, str], values: dict[str, float]) -> str:
+    return table_html(("", ""), [(said, values[key]) for key, said in names.items()]) if values else "<p>None were seen.</p>"
 
 
 def inspect_trajectory(run: Run, step: int) -> Any:

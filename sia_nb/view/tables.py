@@ -7,51 +7,51 @@ from pathlib import Path
 from ..store import results_dir, write_atomic
 from . import collect
 from .figures import gather
-from .paper import ARM_NAMES, PAPER, TITLES
-
-COLUMNS = ["task", "source", "initial", "previous", "H", "W+H", "seeds"]
+from .paper import ARM_NAMES, ARMS, PAPER, TITLES
 
 
 def table_3(
     tasks: list[str], *, profile: str = "", out: Path | None = None, also: Path | None = None
 ) -> tuple[str, dict[str, Path]]:
-    """Table 3: for each task the initial score, the previous best, SIA-H and SIA-W+H. Returns Markdown and the files.
+    """Table 3: for each task the initial score, the previous best, and what each set of levers reached, at equal budget.
+
+    The paper's has no arm that updates weights alone. Returns Markdown and the files; the CSV has the columns of all
+    figures, a row an arm.
 
     Raises:
         StoreError: a task has no finished run and no reference run.
     """
-    rows = []
+    head = ["task", "source", "initial", "previous best", *(ARM_NAMES[a] for a in ARMS[1:]), "seeds"]
+    lines, notes, rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)], [], []
     for task in tasks:
         ours, reference = gather(task, profile, also)
+        rows += collect.rows(task, ours, reference)
         paper = PAPER[task]
-        rows.append(
-            {"task": task, "source": "paper", "initial": paper["baseline"], "previous": paper["previous"], "seeds": ""}
-            | {a: paper[a] for a in ("H", "W+H")}
-        )
+        lines.append(_line(task, "paper", [_show(paper.get(a, "")) for a in ("baseline", "previous", *ARMS[1:])], ""))
         for group in (ours, reference):
             if group:
-                rows.append(_row(task, group))
-    lines = [
-        "| task | source | initial | previous best | " + f"{ARM_NAMES['H']} | {ARM_NAMES['W+H']} | seeds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        cells = [TITLES[r["task"]], r["source"], *(_show(r[k]) for k in COLUMNS[2:6]), str(r["seeds"])]
-        lines.append("| " + " | ".join(cells) + " |")
+                values = {a: collect.arm_values(group, a, paper["metric"]) for a in ARMS}
+                cells = {a: _show(collect.interval([v for _, v in found])) if found else "" for a, found in values.items()}
+                lines.append(_line(task, group[0].source, [cells["baseline"], "", *(cells[a] for a in ARMS[1:])], _seeds(values)))
+                notes += collect.disagreements(group, paper["metric"])
+    markdown = "\n".join([*lines, *(f"\n{note}." for note in notes)])
     folder = out or results_dir() / "figures"
     paths = {"csv": folder / "table3.csv", "md": folder / "table3.md"}
-    collect.write_csv(paths["csv"], [{k: _show(v) if isinstance(v, tuple) else v for k, v in r.items()} for r in rows], COLUMNS)
-    write_atomic(paths["md"], "\n".join(lines) + "\n")
-    return "\n".join(lines), paths
+    collect.write_csv(paths["csv"], rows)
+    write_atomic(paths["md"], markdown + "\n")
+    return markdown, paths
 
 
-def _row(task: str, group: list[collect.Finished]) -> dict:
-    metric = PAPER[task]["metric"]
-    row = {"task": task, "source": group[0].source, "previous": "", "seeds": len(group)}
-    for key, arm in (("initial", "baseline"), ("H", "H"), ("W+H", "W+H")):
-        values = [v for _, v in collect.arm_values(group, arm, metric)]
-        row[key] = collect.interval(values) if values else ""
-    return row
+def _line(task: str, source: str, cells: list[str], seeds: str) -> str:
+    return "| " + " | ".join([TITLES[task], source, *cells, seeds]) + " |"
+
+
+def _seeds(values: dict[str, list]) -> str:
+    """``3`` where all arms have as many, else each arm's."""
+    counts = {a: len(found) for a, found in values.items() if found}
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return ", ".join(f"{ARM_NAMES[a]} {n}" for a, n in counts.items())
 
 
 def _show(value) -> str:

@@ -31,9 +31,14 @@ class Plan:
 
 
 def since_accepted(history: tuple[StepSummary, ...]) -> list[StepSummary]:
-    """The steps rolled back since the incumbent was accepted, oldest first."""
+    """The harness steps rolled back since the incumbent's scaffold was accepted, oldest first.
+
+    Weight updates, kept or not, leave the scaffold as it is and are passed over.
+    """
     out: list[StepSummary] = []
     for step in reversed(history):
+        if step.action == "weights":
+            continue
         if step.accepted:
             break
         out.append(step)
@@ -55,7 +60,8 @@ def plan(view: View, findings: list[Finding]) -> Plan:
     basis = "The edits go on top of the scaffold that ran."
     if failed:
         again = f", with {', '.join(f'`{e.name}`' for e in done)} again, which did no harm" if done else ""
-        basis = f"The last step was rolled back: the edits go on top of the best scaffold so far{again}."
+        which = "last step" if failed[-1] is view.history[-1] else "last change of the scaffold"
+        basis = f"The {which} was rolled back: the edits go on top of the best scaffold so far{again}."
     source, answered = _greedy(source, findings, done, barred)
     if len(done) == kept:
         for edit in tuning(source, findings):

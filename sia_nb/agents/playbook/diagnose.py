@@ -12,7 +12,7 @@ from typing import Any
 
 from ...trajectory import Trajectory
 from ..base import StepSummary
-from .reading import SPEC_FAILURES, Reading, fields_of
+from ..reading import SPEC_FAILURES, Reading, fields_of
 
 SHOWN = 8  # event ids a finding cites at most
 

@@ -1,23 +1,34 @@
-"""When the playbook turns to the weights, and with which algorithm: by the rewards of the policy's own proposals."""
+"""Which of the two levers has its turn: written rules over gains, noise, cost and rewards, each with a name.
+
+Where both are permitted: the harness goes first, until it stalls or half of the steps are used; then the lever goes on
+whose last try gained more for its cost; where neither gained anything, they take turns. Before that, ``barred`` says
+whether training would have a signal at all.
+
+It may import ``agents.base``, ``agents.rewards`` and the playbook's ``sizing``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..base import StepSummary, View
-from .reading import Reading
+from ..rewards import gain_a_call
+from .algorithms import COLD
+from .sizing import GROUPS, mutation_share, rollouts_for
 
-STALLED = 2  # harness steps without a gain above the noise, after which the other lever has its turn
+STALLED = 2  # steps without a gain above the noise after which a run with nothing left to edit stops
+HANDOVER = 1  # the same of the harness, after which the weights have their first turn
+LEAST = 4  # rewards under which their statistics say nothing
 
 
 @dataclass(frozen=True)
-class WeightMove:
-    """A weight update with the reason for its algorithm."""
+class Turn:
+    """A lever and the rule that gives it the turn."""
 
-    algorithm: str
+    lever: Literal["harness", "weights"]
     rule: str
     why: str
-    evidence: tuple[int, ...]
 
 
 def stalled(history: tuple[StepSummary, ...], action: str | None = None) -> int:
@@ -30,42 +41,73 @@ def stalled(history: tuple[StepSummary, ...], action: str | None = None) -> int:
     return count
 
 
-def weight_move(view: View) -> WeightMove | None:
-    """The weight update that the rewards call for, or None where the harness should go on.
+def trainable(view: View) -> bool:
+    """The run permits a weight update."""
+    return "weights" in view.allowed and bool(view.algorithms)
 
-    Rewards are the verdicts on the policy's proposals, 0 where not valid. Without spread among them no
-    algorithm of the menu has a gradient.
+
+def barred(view: View) -> Turn | None:
+    """Why a weight update would have no signal now, or None.
+
+    - ``first_structured_output``: the answers are free text and (nearly) none earns a reward, mostly since it cannot
+      be read; masking them to the space of solutions is an edit of the harness and wakes both levers.
+    - ``no_signal``: the last weight update stopped for want of a signal or of memory, and the harness, from which
+      every rollout comes, is still the same.
+    - ``no_spread``: fewer than ``LEAST`` rewards, or all of them equal: every algorithm's gradient is 0.
+    - ``too_few_calls``: training could not pay for one group.
     """
-    if "weights" not in view.allowed or not view.algorithms or stalled(view.history, "harness") < STALLED:
-        return None
-    own = [v for v in Reading(view.trajectory, view.metrics).verdicts if v.by_policy]
-    rewards = [v.score if v.valid else 0.0 for v in own]
-    if len(rewards) < 4 or max(rewards) - min(rewards) <= 1e-9:
-        return None
-    mean = sum(rewards) / len(rewards)
-    spread = (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5
-    skew = sum(((r - mean) / spread) ** 3 for r in rewards) / len(rewards)
-    positive = sum(r > 0 for r in rewards) / len(rewards)
-    weights = [step for step in view.history if step.action == "weights"]
-    if weights and not weights[-1].accepted:
-        rule, names, why = (
-            "risk_of_regression",
-            ("reinforce_kl",),
-            "the last weight update was rolled back: stay near the base policy",
-        )
-    elif positive <= 0.1:
-        rule, names, why = "cold_start", ("bon_bc", "entropic"), f"only {positive:.0%} of the rewards are above 0"
-    elif skew > 1.0:
-        rule, names, why = (
-            "right_skewed",
-            ("entropic",),
-            f"the rewards are skewed to the right ({skew:.2f}): few are far above the rest",
-        )
-    else:
-        rule, names, why = (
-            "terminal_verifier",
-            ("grpo",),
-            f"rewards vary (mean {mean:.4f}, spread {spread:.4f}) and a verdict is cheap",
-        )
-    algorithm = next((name for name in names if name in view.algorithms), view.algorithms[0])
-    return WeightMove(algorithm, rule, why, tuple(v.event for v in own[:8]))
+    r = view.rewards
+    if not view.structured and (r["n"] == 0 or r["zero_share"] >= COLD):
+        read = f"{r['zero_share']:.0%} of the policy's {r['n']:.0f} answers earn nothing" if r["n"] else "no answer has a reward"
+        return Turn("harness", "first_structured_output", f"The answers are not masked and {read}: training has no signal yet.")
+    stopped = str((view.training or {}).get("stopped", ""))
+    if stopped in ("no_signal", "out_of_memory") and not _harness_changed(view.history):
+        why = f"The last weight update stopped as {stopped}, and the harness is the same since."
+        return Turn("harness", "no_signal", why)
+    if r["n"] < LEAST or r["sd"] <= 1e-9:
+        why = f"The policy's {r['n']:.0f} rewards do not differ: no algorithm has a gradient."
+        return Turn("harness", "no_spread", why)
+    rollouts, calls, tokens = rollouts_for(view, mutation_share(view))
+    if rollouts < GROUPS[-1]:
+        why = f"{calls} verifier calls and {tokens} tokens, which training may spend, pay for {rollouts} rollouts: not one group."
+        return Turn("harness", "too_few_calls", why)
+    return None
+
+
+def _harness_changed(history: tuple[StepSummary, ...]) -> bool:
+    """A harness update was kept since the last weight update."""
+    for step in reversed(history):
+        if step.action == "weights":
+            return False
+        if step.action == "harness" and step.accepted:
+            return True
+    return False
+
+
+def choose_lever(view: View) -> Turn:
+    """The lever whose turn it is, where the run permits both and training has a signal."""
+    harness, weights = view.levers.get("harness"), view.levers.get("weights")
+    told = " ".join((_told("harness", harness), _told("weights", weights)))
+    if weights is None:
+        if stalled(view.history, "harness") >= HANDOVER:
+            return Turn("weights", "harness_stalled", told)
+        if harness is not None and view.steps_left <= view.step:
+            return Turn("weights", "weights_untried", f"{told} Half of the steps are used: the other lever is worth one.")
+        return Turn("harness", "harness_first", f"{told} The harness still gains, and it decides what training would see.")
+    by_harness, by_weights = gain_a_call(harness), gain_a_call(weights)
+    if by_weights > by_harness:
+        return Turn("weights", "weights_gained_more", told)
+    if by_harness > by_weights:
+        return Turn("harness", "harness_gained_more", told)
+    if view.history[-1].action == "weights":
+        return Turn("harness", "weights_stalled", f"{told} Neither gained: the turn goes over.")
+    return Turn("weights", "harness_stalled", f"{told} Neither gained: the turn goes over.")
+
+
+def _told(name: str, lever: dict[str, float] | None) -> str:
+    if lever is None:
+        return f"The {name} lever was never tried."
+    return (
+        f"The last {name} update gained {lever['last_gain']:+.4f} (noise {lever['last_noise']:.4f}) for "
+        f"{lever['last_verifier_calls']:.0f} verifier calls, {100 * gain_a_call(lever):.1f} noise units per 100 calls."
+    )

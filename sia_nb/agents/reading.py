@@ -1,4 +1,7 @@
-"""A trajectory as rows that the diagnosis can count: answers, verdicts with their origin, budget."""
+"""A trajectory as rows that can be counted: answers, verdicts with their origin, budget.
+
+It may import ``trajectory`` only.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ...trajectory import Trajectory, text_sha
+from ..trajectory import Trajectory, text_sha
 
 SPEC_FAILURES = ("unparsable", "unknown_field", "missing_field", "bad_value", "syntax", "no_entry")
 
@@ -20,6 +23,7 @@ class Answer:
     kind: str  # "ok", "no_json", "broken_json" or "truncated"
     solution: str | None
     logprob: float | None
+    extracted: bool  # the scaffold tried to read it
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,10 @@ class Reading:
         self.answers: list[Answer] = []
         for event in trajectory.of("response"):
             text = str(event.data.get("text", ""))
-            solution = extracted.get(text_sha(text))
+            sha = text_sha(text)
+            solution = extracted.get(sha)
             kind = _kind(text, str(event.data.get("stop", "end")), solution is not None)
-            self.answers.append(Answer(event.id, text, kind, solution, event.data.get("logprob")))
+            self.answers.append(Answer(event.id, text, kind, solution, event.data.get("logprob"), sha in extracted))
         by_policy = {answer.solution: answer.logprob for answer in self.answers if answer.solution is not None}
         asked = {event.id: str(event.data.get("solution", "")) for event in trajectory.of("evaluate")}
         self.verdicts: list[Judged] = []
