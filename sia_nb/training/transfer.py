@@ -46,10 +46,10 @@ PATIENCE = 8  # a policy is asked for at most so many samples for each distinct 
 
 ARMS = {
     "trained": "trained policy",
-    "untrained": "untrained policy, same mask",
-    "trained_then_search": f"{FIRST} samples of the trained policy, then local search",
+    "untrained": "untrained policy (same mask)",
+    "trained_then_search": "trained policy then local search",  # from its first FIRST
     "search": "local search from scratch",
-    "search_from_saved": f"local search from the {SAVED} nearest saved solutions",
+    "search_from_saved": "local search from saved solutions",  # of the SAVED nearest training instances
     "random": "uniform draws",
 }
 
