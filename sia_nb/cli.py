@@ -17,6 +17,7 @@ examples
   python -m sia_nb run --agent claude            Claude writes the scaffolds (ANTHROPIC_API_KEY)
   python -m sia_nb resume                        go on with the newest unfinished run
   python -m sia_nb show RUN                      what happened, step by step
+  python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
   python -m sia_nb figures                       redraw Figures 1 and 4 and Table 3
 """
 
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=int, default=1, help="of the policy (default 1)")
     p.add_argument("--workers", type=int, default=2, help="verdicts side by side (default 2)")
     p.add_argument("--publish", action="store_true", help="also write results/reference/transfer/<name>.json")
+    p.add_argument("--redraw", action="store_true", help="only draw the finished or committed study of that name")
     p.add_argument("--out", default="", metavar="DIR", help="where the figure goes (default: results/figures)")
     p = command("publish", _publish, "Copy a finished run, trimmed, to results/reference, to be committed.")
     p.add_argument("run", help="a run folder or its name")
@@ -232,15 +234,14 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:
     from .study import make_plan, parse_hyper, progress_line, transfer_study
-    from .view.transfer import transfer_figure
+    from .view.transfer import find, transfer_figure
 
     plan = make_plan(
         args.size, task=args.task, name=args.name, algorithm=args.algorithm, seeds=args.seeds, searches=args.searches,
         calls=args.calls, **parse_hyper(args.set),
     )  # fmt: skip
-    path = transfer_study(
-        plan, only=tuple(args.only), publish=args.publish, threads=args.threads, workers=args.workers, echo=progress_line
-    )
+    how = {"publish": args.publish, "threads": args.threads, "workers": args.workers, "echo": progress_line}
+    path = find(plan.name) if args.redraw else transfer_study(plan, only=tuple(args.only), **how)
     if path is None:
         return
     files, said = transfer_figure(path, out=Path(args.out) if args.out else None)

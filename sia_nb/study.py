@@ -42,11 +42,11 @@ SIZES = {
         ("mixed-5x20", "alike-5x10"), ("held-mixed-7x3",), 1, 1, 8, {"steps": 2, "group_size": 4},
         "does everything work? about a minute",
     ),
-    "full": Size((), (), 3, 2, 64, {"steps": 32, "groups": 4, "group_size": 16, "kl": 0.01}, "what is published"),
+    "full": Size((), (), 3, 2, 64, {"steps": 24, "groups": 4, "group_size": 16, "kl": 0.01}, "what is published"),
 }  # fmt: skip
 
 # Seconds on two cores, for the first estimate; what is measured on the way takes their place.
-PROMPT, ROLLOUT, SAMPLE, VERDICT = 4.0, 0.45, 0.3, 0.25
+PROMPT, ROLLOUT, SAMPLE, VERDICT = 5.0, 0.8, 0.2, 0.25
 
 
 def make_plan(
@@ -66,7 +66,7 @@ def make_plan(
     Raises:
         ConfigError: an unknown size, a task without held-out instances, or a bad hyperparameter.
     """
-    from .training.transfer import Plan
+    from .training.transfer_plan import Plan
 
     if size not in SIZES:
         raise ConfigError(f"size: '{size}' is not known; known sizes: {', '.join(SIZES)}.{nearest(size, SIZES)}")
@@ -107,7 +107,7 @@ def parse_hyper(pairs: list[str]) -> dict[str, Any]:
 
 def pace(plan: Any) -> dict[str, float]:
     """Seconds that a training step, a policy's proposals for one search, and one search by all arms may take."""
-    from .training.transfer import ARMS
+    from .training.transfer_plan import ARMS
 
     hyper = plan.hyper
     return {
@@ -115,6 +115,17 @@ def pace(plan: Any) -> dict[str, float]:
         "draw": PROMPT + SAMPLE * plan.calls,
         "compare": VERDICT * plan.calls * len(ARMS),
     }
+
+
+def announcement(plan: Any, seeds: int) -> str:
+    """What ``seeds`` seeds of the plan spend, from the start."""
+    hyper, one, runs = plan.hyper, pace(plan), len(plan.held_out) * plan.searches
+    rollouts = hyper.steps * hyper.groups * hyper.group_size
+    total = seeds * (hyper.steps * one["train"] + runs * (2 * one["draw"] + one["compare"]))
+    return (
+        f"{plan.name}: {seeds} × (training on {len(plan.train)} instances, at most {rollouts:,} verifier calls; then {runs} "
+        f"searches by each arm on {len(plan.held_out)} held-out instances, {plan.calls} calls each). About {_span(total)} on two cores."
+    )
 
 
 def scaffold(task: Task) -> str:
@@ -164,6 +175,7 @@ def transfer_study(
         plan, task=task, policy=policy, source=scaffold(task), verifier=verifier, folder=folder, workers=workers,
         clock=Clock(tell, pace(plan)),
     )  # fmt: skip
+    echo(announcement(plan, len(only or plan.seeds)) + "\n")
     if study.run(only) is None:
         echo(f"the other seeds of '{plan.name}' are not finished yet")
         return None

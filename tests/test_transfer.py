@@ -12,12 +12,13 @@ from toy_problem import SPACE, tiny_policy
 
 from sia_nb.cli import main
 from sia_nb.errors import ConfigError, StoreError
-from sia_nb.study import make_plan, pace, parse_hyper
+from sia_nb.study import announcement, make_plan, pace, parse_hyper
 from sia_nb.tasks.base import Instance, Score, Solution
 from sia_nb.training.clock import Clock
 from sia_nb.training.hyper import make_hyper
 from sia_nb.training.searchers import changed, climb, distance, follow, listed, uniform
-from sia_nb.training.transfer import ARMS, Plan, Transfer
+from sia_nb.training.transfer import Transfer
+from sia_nb.training.transfer_plan import ARMS, Plan
 from sia_nb.view import transfer as view
 
 OPTIMA = {"whole": (5, 1, 4, 0), "one": (5, 1, 4, 1), "two": (5, 2, 4, 0), "near-one": (5, 1, 4, 2), "near-two": (5, 3, 4, 0)}
@@ -237,6 +238,9 @@ def test_another_study_in_its_folder_and_plans_that_do_not_fit_are_refused(done,
         study(folder, chosen=plan(calls=9))
     with pytest.raises(ConfigError, match="seed 7 is not in the plan; its seeds: 0, 1"):
         study(folder).run((7,))
+    waiting = study(folder)
+    with study(folder)._alone(1), pytest.raises(StoreError, match="seed_001 is in use by another process"):
+        waiting.run((1,))
     for change, message in (
         ({"held_out": ("one",)}, "trained on and held out: one"),
         ({"train": ()}, "one of the two lists is empty"),
@@ -321,6 +325,7 @@ def test_the_sizes_name_instances_of_the_task():
     assert (len(full.train), len(full.held_out), len(full.seeds), full.hyper.steps) == (16, 6, 5, 7)
     assert set(smoke.train) < set(full.train) and set(smoke.held_out) < set(full.held_out)
     assert "all191" not in full.train and full.calls == 64
+    assert "5 × (training on 16 instances, at most 448 verifier calls; then 12 searches" in announcement(full, 5)
     assert sum(pace(full).values()) > sum(pace(smoke).values()) > 0
     with pytest.raises(ConfigError, match="size: 'ful' is not known.*Did you mean 'full'"):
         make_plan("ful")
@@ -334,3 +339,26 @@ def test_hyperparameters_on_the_command_line(capsys):
     }  # fmt: skip
     assert main(["transfer", "--set", "steps"]) == 2 and "'steps' is not NAME=VALUE" in capsys.readouterr().err
     assert main(["transfer", "--size", "large"]) == 2 and "known sizes: smoke, full" in capsys.readouterr().err
+
+
+def test_a_study_that_is_not_there_cannot_be_redrawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    assert main(["transfer", "--redraw", "--name", "mine"]) == 1
+    assert "no finished transfer study called 'mine'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_smoke_study_runs_on_the_real_policy_and_is_drawn_from_what_it_published(
+    lawbench_data, embedded_model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    assert main(["transfer", "--size", "smoke", "--publish", "--out", str(tmp_path / "figures")]) == 0
+    said = capsys.readouterr().out
+    assert "training step 2 of 2" in said and "Trained policy against local search from saved solutions" in said
+    published = json.loads((tmp_path / "reference" / "transfer" / "lawbench-smoke.json").read_text())
+    assert published["provenance"]["commit"] and {r["arm"] for r in published["runs"]} == set(ARMS)
+    assert all(0 < r["best"][-1] <= 1 for r in published["runs"])
+    first = (tmp_path / "figures" / "transfer_lawbench-smoke.csv").read_text()
+    (tmp_path / "runs" / "transfer" / "lawbench-smoke" / "transfer.json").unlink()
+    assert main(["transfer", "--redraw", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "transfer_lawbench-smoke.csv").read_text() == first
