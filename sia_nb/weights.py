@@ -134,8 +134,7 @@ def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_ste
         problem = ScaffoldProblem(
             run.scaffold(parent),
             task=task,
-            verifier=verifier,
-            instances=[config.instance] if config.instance else (),
+            verifiers={config.instance: verifier},
             segments=task.space.segments() if how["masked"] else None,
             max_tokens=how["max_tokens"],
             trusted=run.origin(parent)["author"] == "playbook",
