@@ -1,0 +1,158 @@
+"""The transfer study on the real policy: which instances, how large, how long; called by the command line.
+
+``training.transfer`` does the work; here it gets a task, a policy and a scaffold. The scaffold is the playbook's first
+draft with its answers masked to the task's space, without which the small policy writes nothing valid.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .agents.playbook.meta import PlaybookMetaAgent
+from .agents.playbook.operators import structured_output
+from .errors import ConfigError, nearest
+from .store import data_dir, results_dir
+from .tasks import get_task
+from .tasks.base import Task
+from .training.clock import Clock
+from .training.hyper import make_hyper
+
+
+@dataclass(frozen=True)
+class Size:
+    """A study of one size; ``pace`` holds the seconds that a training step, a policy's proposals for one search, and one
+    search by all arms took on two cores."""
+
+    train: tuple[str, ...]  # instances; empty: all that are not held out
+    held_out: tuple[str, ...]  # empty: all that are
+    seeds: int
+    searches: int
+    calls: int
+    hyper: dict[str, Any]
+    pace: dict[str, float]
+    note: str
+
+
+SIZES = {
+    "smoke": Size(
+        ("mixed-5x20", "alike-5x10"), ("held-mixed-7x3",), 1, 1, 8, {"steps": 2, "groups": 2, "group_size": 4},
+        {"train": 8.0, "draw": 6.0, "compare": 8.0}, "does everything work? about a minute",
+    ),
+    "full": Size(
+        (), (), 3, 2, 64, {"steps": 32, "groups": 4, "group_size": 16, "kl": 0.01},
+        {"train": 25.0, "draw": 25.0, "compare": 60.0}, "what is published",
+    ),
+}  # fmt: skip
+
+
+def make_plan(
+    size: str = "smoke",
+    *,
+    task: str = "lawbench",
+    name: str = "",
+    algorithm: str = "grpo",
+    policy: str = "smollm2-135m",
+    seeds: int = 0,
+    searches: int = 0,
+    calls: int = 0,
+    **hyper: Any,
+):
+    """The plan of a size, with what is given laid over it.
+
+    Raises:
+        ConfigError: an unknown size, a task without held-out instances, or a bad hyperparameter.
+    """
+    from .training.transfer import Plan
+
+    if size not in SIZES:
+        raise ConfigError(f"size: '{size}' is not known; known sizes: {', '.join(SIZES)}.{nearest(size, SIZES)}")
+    known, chosen = get_task(task).instances, SIZES[size]
+    held_out = chosen.held_out or tuple(i.name for i in known if i.held_out)
+    if not held_out:
+        raise ConfigError(f"task: '{task}' has no held-out instances, so nothing can be carried over to any")
+    return Plan(
+        name=name or f"{task}-{size}",
+        task=task,
+        policy=policy,
+        train=chosen.train or tuple(i.name for i in known[1:] if not i.held_out),
+        held_out=held_out,
+        seeds=tuple(range(seeds or chosen.seeds)),
+        searches=searches or chosen.searches,
+        calls=calls or chosen.calls,
+        hyper=make_hyper(algorithm, **{**chosen.hyper, **hyper}),
+    )
+
+
+def scaffold(task: Task) -> str:
+    """The playbook's first draft, masked."""
+    return structured_output(PlaybookMetaAgent(task).write(task.spec_text(), task.reference()))
+
+
+def transfer_study(
+    plan: Any,
+    *,
+    only: tuple[int, ...] = (),
+    publish: bool = False,
+    pace: dict[str, float] | None = None,
+    dtype: str = "auto",
+    threads: int = 1,
+    workers: int = 2,
+    echo: Callable[[str], None] = print,
+) -> Path | None:
+    """Do what is left of ``plan`` under results/runs/transfer; the result's file once all is done, else None.
+
+    Args:
+        only: these seeds; several processes may do different ones of one plan.
+        publish: also write results/reference/transfer/<name>.json.
+        workers: verdicts side by side.
+
+    Raises:
+        ConfigError, DataError, ModelError, StoreError, TrainingError: as they come; a second call goes on.
+    """
+    from .training.transfer import Transfer
+
+    task, folder = get_task(plan.task), results_dir() / "runs" / "transfer" / plan.name
+    task.fetch(data_dir())
+
+    def policy() -> Any:
+        from .policy.model import load
+        from .policy.sampling import fastest_dtype
+
+        kind = fastest_dtype(data_dir() / "cache" / "dtype.json") if dtype == "auto" else dtype
+        return load(plan.policy, data_dir=data_dir(), dtype=kind, threads=threads)
+
+    def verifier(name: str) -> Any:
+        return task.verifier(data_dir(), data_dir() / "cache" / task.name, workers=workers, instance=name)
+
+    def tell(what: str, share: float, left: float) -> None:
+        echo(f"{100 * share:3.0f} %  about {_span(left)} left  {what}")
+
+    study = Transfer(
+        plan, task=task, policy=policy, source=scaffold(task), verifier=verifier, folder=folder, workers=workers,
+        clock=Clock(tell, pace),
+    )  # fmt: skip
+    if study.run(only) is None:
+        echo(f"the other seeds of '{plan.name}' are not finished yet")
+        return None
+    path = folder / "transfer.json"
+    if publish:
+        target = results_dir() / "reference" / "transfer" / f"{plan.name}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(shutil.copy(path, target))
+    return path
+
+
+def progress_line(line: str) -> None:
+    """One line that is written over on a terminal; plain lines elsewhere."""
+    end = "" if sys.stdout.isatty() else "\n"
+    print(f"\r\033[K{line}" if not end else line, end=end, flush=True)
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
