@@ -163,6 +163,12 @@ def test_the_rationale_holds_its_numbers_and_the_evidence_their_verdicts():
     assert len(scores) == 16 and max(scores) == 0.98 and min(scores) == 0.0, "the highest and the lowest of many"
 
 
+def test_the_rationale_says_what_the_last_update_did_to_the_policy():
+    result = {"stopped": "done", "before": {"mean": 0.4, "se": 0.01, "n": 8}, "after": {"mean": 0.5, "se": 0.02, "n": 8}}
+    assert "from 0.4000 ± 0.0100 to 0.5000 ± 0.0200" in decide(**trained(0.03, training=result)).rationale
+    assert "moved the mean" not in decide(**trained(0.03)).rationale
+
+
 # -- how large ---------------------------------------------------------------------------------------
 
 
