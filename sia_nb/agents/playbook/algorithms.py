@@ -5,7 +5,7 @@ rewards do not exist in these tasks, so ``ppo`` is for rewards that nearly every
 apart: its clipped ratio and learned baseline bound the next one. ``dpo`` is for verdicts that rank and do no more:
 many different solutions share three or four scores; with two, pass and fail, a mean is as good as a ranking.
 
-It may import ``agents.base`` and ``agents.rewards``.
+It may import ``agents.base``.
 """
 
 from __future__ import annotations

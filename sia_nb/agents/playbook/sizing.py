@@ -113,7 +113,7 @@ def _temperature(view: View) -> float | None:
     if isinstance(named, int | float) and not isinstance(named, bool):
         return float(named)
     samples = view.trajectory.of("sample")
-    return float(samples[-1].data["temperature"]) if samples and view.scaffold == view.incumbent else None
+    return float(samples[-1].data.get("temperature", 1.0)) if samples and view.scaffold == view.incumbent else None
 
 
 _START = {"restart": "plain restarts", "incumbent": "the best known solution", "puct": "states reused by PUCT"}
