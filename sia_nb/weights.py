@@ -134,7 +134,8 @@ def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_ste
         problem = ScaffoldProblem(
             run.scaffold(parent),
             task=task,
-            verifiers={config.instance: verifier},
+            verifier=verifier,
+            instances=[config.instance] if config.instance else (),
             segments=task.space.segments() if how["masked"] else None,
             max_tokens=how["max_tokens"],
             trusted=run.origin(parent)["author"] == "playbook",
