@@ -55,16 +55,16 @@ RULES: tuple[Rule, ...] = (
         "stability binds, and clipped steps with a learned baseline bound the next one",
     ),
     Rule(
-        "risk_of_regression",
-        ("reinforce_kl", "grpo"),
-        lambda n: n.undone,
-        lambda n: "the last weight update was rolled back: a KL term keeps the next one near the base policy",
-    ),
-    Rule(
         "cold_start",
         ("bon_bc", "entropic", "grpo"),
         lambda n: n.rewards["zero_share"] >= COLD,
         lambda n: f"only {1 - n.rewards['zero_share']:.0%} of the rewards are above 0: the few good answers are imitated",
+    ),
+    Rule(
+        "risk_of_regression",
+        ("reinforce_kl", "grpo"),
+        lambda n: n.undone,
+        lambda n: "the last weight update was rolled back: a KL term keeps the next one near the base policy",
     ),
     Rule(
         "ranks_only",
