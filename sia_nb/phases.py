@@ -171,6 +171,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
             "weights": weights,
             "backend": execution.backend,
         }
+        metrics |= _best_of_training(run, step, metrics)
         metrics |= _keep_or_roll_back(run, step, metrics, verifier)
     run.notice(execution.notice)
     tau.replace(folder / "trajectory.jsonl")
@@ -179,6 +180,16 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     spend(run, step, "run", **execution.used)
     run.finish(step, "run", [folder / "trajectory.jsonl", folder / "metrics.json"])
     return metrics
+
+
+def _best_of_training(run: Run, step: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The best training rollout, where it beats what the execution submitted: its verifier calls are the step's too."""
+    found = trained_solutions(run, step)
+    if not found or (metrics["valid"] and found[0]["score"] <= metrics["score"]):
+        return {}
+    solution = get_task(run.config.task).parse(found[0]["solution"])
+    best = {"score": found[0]["score"], "valid": True, "reason": "found in training"}
+    return best | {"solution": solution.text, "solution_id": solution.id}
 
 
 def _merged(*lists: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -276,6 +287,7 @@ def feedback_view(run: Run, step: int) -> View:
         budget_left=budget_left(run, step) if weights else {},
         training=training_summary(run, trained[-1]) if trained else None,
         structured=rewards.structured(tau),
+        weight_share=config.weight_share,
         seed=config.seed * 1000 + step,
     )
 

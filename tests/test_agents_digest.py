@@ -68,7 +68,8 @@ def test_the_two_levers_show_only_where_both_may_be_pulled():
     assert "chosen when" not in one and "never tried" not in one and "training may spend" not in one
 
 
-def test_the_last_weight_update_shows_without_its_times():
-    result = {"stopped": "no_signal", "steps": 2, "seconds": 12.5}
+def test_the_last_weight_update_shows_without_times_and_solutions():
+    result = {"stopped": "no_signal", "steps": 2, "seconds": 12.5, "after": {"mean": 0.25}, "solutions": [{"solution": "XYZ"}]}
     text = digest(view(training=result), 20_000)
-    assert 'last weight update: {"steps": 2, "stopped": "no_signal"}' in text and "12.5" not in text
+    shown = next(line for line in text.splitlines() if line.startswith("last weight update"))
+    assert '"stopped": "no_signal"' in shown and '"mean": 0.25' in shown and "12.5" not in text and "XYZ" not in text

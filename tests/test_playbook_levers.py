@@ -11,6 +11,7 @@ from playbook_simulator import toy
 from stories import Story, crossroads, lever, scaffold, searching, summary
 
 from sia_nb.agents.playbook import PlaybookFeedbackAgent
+from sia_nb.agents.playbook.sizing import rollouts_for
 from sia_nb.training.hyper import ALGORITHMS, make_hyper
 
 TASK = toy("twelve")
@@ -71,7 +72,8 @@ def test_where_neither_gains_they_take_turns():
 def test_a_policy_that_cannot_be_read_is_not_trained():
     free = {"structured": False, "rewards": {"zero_share": 0.95}}
     assert rule(**STALLED, **free) == ("harness", "first_structured_output")
-    assert rule(allowed=WEIGHTS_ONLY, **free) == ("stop", "first_structured_output")
+    assert rule(allowed=WEIGHTS_ONLY, **free) == ("weights", "only_lever"), "what mutation writes is its signal"
+    assert decide(allowed=WEIGHTS_ONLY, **free).algorithm == "bon_bc"
     assert rule(**STALLED, structured=False, rewards={"zero_share": 0.5}) == ("weights", "harness_stalled")
     masked = decide(**STALLED, rewards={"zero_share": 0.95})
     assert (masked.action, masked.algorithm) == ("weights", "bon_bc"), "masked and still cold: training can help"
@@ -162,6 +164,12 @@ def test_the_rationale_holds_its_numbers_and_the_evidence_their_verdicts():
     assert len(scores) == 16 and max(scores) == 0.98 and min(scores) == 0.0, "the highest and the lowest of many"
 
 
+def test_the_rationale_says_what_the_last_update_did_to_the_policy():
+    result = {"stopped": "done", "before": {"mean": 0.4, "se": 0.01, "n": 8}, "after": {"mean": 0.5, "se": 0.02, "n": 8}}
+    assert "from 0.4000 ± 0.0100 to 0.5000 ± 0.0200" in decide(**trained(0.03, training=result)).rationale
+    assert "moved the mean" not in decide(**trained(0.03)).rationale
+
+
 # -- how large ---------------------------------------------------------------------------------------
 
 
@@ -171,15 +179,25 @@ def sized(**changes) -> dict:
 
 def test_sizes_follow_the_budget():
     small, large = sized(), sized(metrics={"budget": {"verifier_calls": 1024, "tokens": 10**6}}, budget_left={})
-    assert (small["steps"], small["group_size"], small["learning_rate"]) == (4, 4, 1e-3)  # 19 calls
+    assert (small["steps"], small["group_size"], small["learning_rate"]) == (2, 8, 1e-3)  # 19 calls
     assert (large["steps"], large["group_size"], large["learning_rate"]) == (24, 32, 3.3e-4)  # 768 calls
     huge = sized(metrics={"budget": {"verifier_calls": 10**6, "tokens": 10**8}}, budget_left={})
     assert huge["steps"] == 50 and huge["groups"] > 100 and huge["learning_rate"] == 3e-4
     assert sized(rewards={"distinct_share": 0.5})["steps"] > small["steps"], "repeats cost no call"
     few_tokens = {"budget": {"verifier_calls": 1024, "tokens": 100}}  # 15 rollouts of 5 tokens
     assert sized(metrics=few_tokens)["steps"] * sized(metrics=few_tokens)["group_size"] <= 15
-    assert sized(weight_share=0.5)["steps"] == 3
+    assert (sized(weight_share=0.5)["steps"], sized(weight_share=0.5)["group_size"]) == (3, 4)  # 13 calls
     assert sized(rewards={"zero_share": 0.95})["group_size"] == 8, "after a cold start groups are larger"
+
+
+def test_a_mutation_costs_a_call_and_no_tokens_and_a_repeat_tokens_and_no_call():
+    def paid(mutation: float, calls: int, tokens: int) -> int:
+        budget = {"budget": {"verifier_calls": calls, "tokens": tokens}}
+        view = crossroads(TASK, metrics=budget, budget_left={}, weight_share=1.0, rewards={"distinct_share": 0.5})
+        return rollouts_for(view, mutation)[0]  # an answer of this view has 5 tokens
+
+    assert (paid(0.0, 75, 10**6), paid(0.5, 75, 10**6)) == (150, 100)
+    assert (paid(0.0, 10**6, 300), paid(0.5, 10**6, 300)) == (60, 120)
 
 
 def test_other_hyperparameters_by_rule():

@@ -51,7 +51,8 @@ def test_both_levers_have_their_turn_within_eight_steps(tmp_path, name, seed):
     assert out.best[-1] > out.scores[0] + 0.2
 
 
-def test_weights_alone_have_nothing_to_learn_from_before_the_answers_can_be_read(tmp_path):
+def test_weights_alone_imitate_what_mutation_writes_while_no_answer_can_be_read(tmp_path):
     task = toy("twelve")
     out = loop(Run(task, Policy(task), 0, tmp_path), 8, allowed=("weights", "stop"))
-    assert out.stopped and [d.rule for d in out.decisions] == ["first_structured_output/nothing_left"]
+    assert {d.rule for d in out.decisions} == {"only_lever/cold_start"} and {d.algorithm for d in out.decisions} == {"bon_bc"}
+    assert all(d.hyperparameters["mutation"] == 0.5 for d in out.decisions)

@@ -27,10 +27,10 @@ class Two(DigitsTask):
     instances = (Instance("near", "a near one"), Instance("far", "a far one"))
 
 
-def digits(source=GOOD, *, task=None, verifiers=None, **more):
+def digits(source=GOOD, *, task=None, verifier=None, **more):
     task = task or DigitsTask()
     parts = {"segments": task.space.segments(), "max_tokens": 40, "calls": 100, "trusted": True} | more
-    return ScaffoldProblem(source, task=task, verifiers=verifiers or {"": DigitsVerifier()}, **parts)
+    return ScaffoldProblem(source, task, verifier or DigitsVerifier(), **parts)
 
 
 def spec(a, b):
@@ -56,7 +56,7 @@ def test_equal_states_are_built_once_and_all_of_a_step_in_one_sandbox(monkeypatc
     asked = []
     real = scaffolded.call_scaffold
     monkeypatch.setattr(scaffolded, "call_scaffold", lambda *a, **k: asked.append(len(a[1])) or real(*a, **k))
-    problem = digits(PARENT, task=Two(), verifiers={"near": DigitsVerifier(), "far": DigitsVerifier()})
+    problem = digits(PARENT, task=Two(), verifier={"near": DigitsVerifier(), "far": DigitsVerifier()})
     starts = problem.starts(3, "restart", Random(0))
     assert [s.instance for s in starts] == ["near", "far", "near"]
     assert starts[0].messages == starts[2].messages and "a near one" in starts[0].messages[1]["content"]
@@ -79,9 +79,9 @@ def test_puct_starts_from_what_was_found():
     for _ in range(6):
         for start in problem.starts(2, "puct", Random(0)):
             problem.result(start, problem.rewards(start, [spec(3, 2), None, spec(3, 3)]))
-    states = problem.buffers[""].states
+    states = problem.buffers["plain"].states
     assert spec(3, 2) in states and spec(3, 3) not in states  # the latter is not valid
-    assert problem.buffers[""].rollouts == 36
+    assert problem.buffers["plain"].rollouts == 36
     assert problem.starts(1, "puct", Random(0))[0].parent == known(3, 2)
 
 
@@ -92,10 +92,12 @@ def test_a_prompt_that_cannot_be_built_is_an_error():
 
 
 def test_an_instance_that_is_not_there():
-    with pytest.raises(ConfigError, match="instance: nea given a verifier; instances of digits: near, far. Did you mean 'near'"):
-        digits(task=Two(), verifiers={"nea": DigitsVerifier()})
-    with pytest.raises(ConfigError, match="instance: none given"):
-        ScaffoldProblem(GOOD, task=Two(), verifiers={}, segments=None, max_tokens=1, calls=1)
+    two = {"near": DigitsVerifier()}
+    with pytest.raises(ConfigError, match="instance: 'nea' is not known; instances of digits: near, far. Did you mean 'near'"):
+        digits(task=Two(), verifier=DigitsVerifier(), instances=["near", "nea"])
+    with pytest.raises(ConfigError, match="instance: 'far' is not given a verifier"):
+        digits(task=Two(), verifier=two, instances=["near", "far"])
+    assert digits(task=Two(), verifier=two).instances == ("near",) == digits(task=Two()).instances
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def test_calls_are_counted_as_the_gateway_counts_them():
     v = DigitsVerifier()
     old = DigitsTask().parse(spec(1, 1))
     given = {old.id}
-    problem = digits(verifiers={"": v}, scored=given)
+    problem = digits(verifier=v, scored=given)
     (start,) = problem.starts(1, "restart", Random(0))
     out = problem.rewards(start, [spec(1, 1), spec(2, 0), '{"b":0, "a":2}', "{}", "{}", None, spec(3, 3)])
     assert [r.cached for r in out] == [True, False, True, False, False, True, False]
@@ -145,7 +147,7 @@ def test_instances_are_scored_apart():
             spec = json.loads(solution.text)
             return Score(1 - (4 * spec["a"] + spec["b"]) / 15, True, solution_id=solution.id)
 
-    problem = digits(task=Two(), verifiers={"near": DigitsVerifier(), "far": Upside()})
+    problem = digits(task=Two(), verifier={"near": DigitsVerifier(), "far": Upside()})
     near, far = problem.starts(2, "restart", Random(0))
     for start, value in ((near, 1 / 15), (far, 14 / 15)):
         (reward,) = problem.rewards(start, [spec(0, 1)])
@@ -174,7 +176,7 @@ def test_mutation_without_a_parent_starts_from_the_best_or_the_fallback():
     (start,) = problem.starts(1, "restart", Random(0))
     assert {far(t, 0, 1) for t in problem.mutate(start, 50, Random(0))} == {1, 2}
     problem.result(start, problem.rewards(start, [spec(3, 2)]))
-    problem.best[""] = known(3, 2)
+    problem.best["plain"] = known(3, 2)
     assert {far(t, 3, 2) for t in problem.mutate(start, 50, Random(0))} == {1, 2}
 
 

@@ -134,6 +134,12 @@ def test_kl_to_the_base_grows_from_zero(tmp_path):
     assert kl[0] == pytest.approx(0, abs=1e-6) and kl[-1] > 1e-4
 
 
+def test_kl_to_the_base_is_measured_where_the_algorithm_has_no_use_for_it(tmp_path):
+    run(tmp_path, small(steps=8))
+    kl = [line["kl"] for line in read(tmp_path, "curve.jsonl")]
+    assert [k is None for k in kl] == [True] * 3 + [False] + [True] * 3 + [False] and 0 < kl[3] < kl[7]
+
+
 def test_a_strong_kl_holds_the_policy_at_the_base(tmp_path):
     moved = {}
     for kl in (0.0, 5.0):

@@ -71,19 +71,21 @@ def test_curves_draw_what_the_lines_say_and_gaps_where_nothing_was_measured(run,
     assert (band.min(), band.max()) == pytest.approx((0.1, 0.5))
     norm = list(panels["gradient norm"].lines[0].get_ydata())
     assert norm[0] == 1.5 and norm[1] != norm[1]
-    assert [t.get_text() for t in panels["KL to the base policy"].texts] == ["not measured by this algorithm"]
+    assert [t.get_text() for t in panels["KL to the base policy"].texts] == ["not measured"]
     files = training.curves(folder, "t", tmp_path / "out")
     with open(files["csv"], newline="") as f:
         assert [(r["step"], r["reward_mean"], r["kl"]) for r in csv.DictReader(f)] == [("1", "0.2", ""), ("2", "0.4", "")]
     assert files["png"].name == "training_step_002.png" and files["svg"].stat().st_size > 1000
 
 
-def test_rollouts_before_and_after_are_the_policys_own_and_escaped(run):
+def test_rollouts_before_and_after_say_who_wrote_them_and_are_escaped(run):
     lines = training.rollouts(training.folder_of(run, 2))
     before, after = training.before_after(lines)
-    assert [r["reward"] for r in before] == [0.2] and [r["reward"] for r in after] == [0.4]
+    assert [r["reward"] for r in before] == [0.2]
+    assert [(r["reward"], r["source"]) for r in after] == [(0.4, "policy"), (0.3, "mutation")]
     shown = training.rollouts_html(lines)
     assert "<script>" not in shown and "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    assert ">mutation<" in shown and "2 rollouts, mean reward of the policy's 0.4000" in shown
     assert "+0.70" in shown and shown.index("0.2000") < shown.index("0.4000")
 
 
@@ -194,7 +196,7 @@ def test_why_shows_the_rule_the_numbers_and_the_menu_with_the_choice_in_bold():
     shown = inspect.why_html(view, decision)
     for part in ("right_skewed", "0.25", "1.5", "0.002", "0.004", "78", "all steps are done", "skewed &lt;b&gt;"):
         assert part in shown, part
-    assert "bold'>entropic" in shown and "bold'>grpo" not in shown and "<td style='text-align:left'>weights</td><td" not in shown
+    assert "bold'>entropic" in shown and "bold'>grpo" not in shown and shown.count("never tried") == 1
     view.algorithms = ()
     assert "no lever to choose" in inspect.why_html(view, SimpleNamespace(action="harness", rule="r"))
 

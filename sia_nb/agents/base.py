@@ -54,7 +54,7 @@ class View:
     levers: dict[str, dict[str, float]] = field(default_factory=dict)
     budget_left: dict[str, float] = field(default_factory=dict)  # of the whole run: steps, verifier_calls, tokens
     weight_share: float = 0.75  # share of a weight step's verifier calls and tokens that training may spend
-    training: dict[str, Any] | None = None  # result of the last weight update (training.trainer's Result); None: none yet
+    training: dict[str, Any] | None = None  # the last weight update's result.json (training.trainer.Result); None: none yet
     structured: bool = False  # the last sample asked for a grammar: every answer is a solution
 
 

@@ -18,6 +18,7 @@ from .rewards import gain_a_call
 
 TEXT, EXAMPLE = 600, 300  # characters of a text shown on its own, and of one among several
 EXAMPLES, GROUPS, ENDS = 3, 12, 5
+TOLD = ("algorithm", "steps", "stopped", "note", "before", "after", "verifier_calls", "tokens")  # of a weight update's result
 SHARES = {  # of what is left when the section's turn comes
     "Measurements": 0.3, "Earlier steps": 0.3, "The policy's rewards and the two levers": 0.4, "Algorithms of a weight update": 0.3,
     "Errors, limits and the program's log": 0.4, "Failures": 0.5, "Best and worst": 0.6, "Progress of the score": 0.6,
@@ -118,8 +119,8 @@ def _levers(view: View) -> Iterable[str]:
     if "weights" in view.allowed:
         yield f"of a weight step's verifier calls and tokens, training may spend {view.weight_share:.0%}; a repeat is free"
     if view.training is not None:
-        plain = {k: v for k, v in view.training.items() if k != "seconds"}
-        yield f"last weight update: {json.dumps(plain, ensure_ascii=False, sort_keys=True)[: 2 * TEXT]}"
+        plain = {k: v for k, v in view.training.items() if k in TOLD}
+        yield f"last weight update (before, after: mean score of the policy's samples): {json.dumps(plain, ensure_ascii=False)}"
 
 
 def _menu(view: View) -> Iterable[str]:

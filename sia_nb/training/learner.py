@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from .rollouts import Rolled
 if TYPE_CHECKING:
     from ..policy.sampling import Policy
 
+MEASURED = 8  # rollouts whose KL to the base is measured where the algorithm has no use for it
 FLOOR = 16  # tokens a micro-batch under which it is no use to go on halving
 
 
@@ -84,7 +86,7 @@ class _Loss:
         h = self.hyper
         logp, mask = stacked([s.logp for s in scored]), stacked([s.mask for s in scored])
         if self.old is None:
-            self.old = logp.detach().clone()
+            self.old, self.mask = logp.detach().clone(), mask
         if h.algorithm == "grpo":
             loss, stats = objectives.grpo(logp, self.old, self.ref, mask, self.weights, clip=h.clip, kl=h.kl)
         elif h.algorithm == "entropic":
@@ -156,26 +158,35 @@ class Learner:
             self.hyper.kl > 0 and self.hyper.algorithm in ("grpo", "entropic", "reinforce_kl")
         )
 
-    def update(self, groups: list[Rolled]) -> dict[str, float]:
+    def update(self, groups: list[Rolled], *, measure: bool = False) -> dict[str, float]:
         """Learn from groups whose rollouts all have rewards, none of them constant; sets their advantages.
 
+        Args:
+            measure: where the algorithm does not compare with the base policy, do so for ``MEASURED`` rollouts.
+
         Returns:
-            loss, grad_norm (before clipping, of the last epoch), and what the objective says of itself.
+            loss, grad_norm (before clipping, of the last epoch), kl (nats a choice of the policy to the base, where it was
+            compared), and what the objective says of itself.
 
         Raises:
             NonFinite, OutOfMemory: the weights and the optimiser are as before.
         """
         batch = [forward.Group(g.prompt_ids, [r.ids for r in g.rollouts], self.segments, self.hyper.temperature) for g in groups]
         device = self.parameters[0].device
-        rewards = torch.tensor([r.reward.value for g in groups for r in g.rollouts], device=device)
+        rewards = torch.tensor([r.reward.value for g in groups for r in g.rollouts], dtype=torch.float64).to(device)
         index = torch.tensor([i for i, g in enumerate(groups) for _ in g.rollouts], device=device)
-        weights = weigh(self.hyper, rewards, index)
+        weights = weigh(self.hyper, rewards, index).float()
         before = self.snapshot()
         try:
             ref = self._in_memory(lambda: self.reference(batch)) if self.needs_reference else None
             objective = _Loss(self.hyper, rewards, index, weights, ref, self.head)
             for _ in range(self.hyper.epochs):
                 stats = self._epoch(batch, objective)
+            if ref is None and measure:
+                some = [replace(batch[0], rows=batch[0].rows[:MEASURED])]
+                base = self._in_memory(lambda: self.reference(some))
+                at = (slice(len(base)), slice(base.shape[1]))
+                stats["kl"] = float(objectives.k3(objective.old[at], base)[objective.mask[at]].mean())
         except BaseException:
             self.restore(before)
             raise

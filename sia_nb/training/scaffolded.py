@@ -26,7 +26,8 @@ class ScaffoldProblem:
 
     Args:
         source: the scaffold's ``agent.py``.
-        verifiers: one for each instance that the starts go round over, by name; "" is the task's first.
+        verifier: of all instances, or one for each by name.
+        instances: names of those that the starts go round over; by default those of ``verifier``, else the task's first.
         segments: the task's grammar where the scaffold asks for it, else None.
         max_tokens: of a free answer.
         trusted, unsafe: see ``sandbox.launch``.
@@ -38,18 +39,19 @@ class ScaffoldProblem:
         workers: verdicts asked for at once.
 
     Raises:
-        ConfigError: no verifier, or one of an instance that the task does not have.
+        ConfigError: an instance that the task does not have, or one without a verifier.
     """
 
     def __init__(
         self,
         source: str,
-        *,
         task: Task,
-        verifiers: Mapping[str, Verifier],
+        verifier: Verifier | Mapping[str, Verifier],
+        *,
         segments: Iterable[tuple[str, ...]] | None,
         max_tokens: int,
         calls: int,
+        instances: Iterable[str] = (),
         trusted: bool = False,
         unsafe: bool = False,
         archive: list[dict[str, Any]] | Mapping[str, list[dict[str, Any]]] = (),
@@ -59,14 +61,16 @@ class ScaffoldProblem:
         self.source, self.task, self.calls, self.workers = source, task, calls, workers
         self.segments = None if segments is None else tuple(tuple(s) for s in segments)
         self.max_tokens, self.trusted, self.unsafe = max_tokens, trusted, unsafe
-        self.instances, self.verifiers = tuple(verifiers), dict(verifiers)
         known = [i.name for i in task.instances]
-        wrong = [name for name in self.instances if name and name not in known]
-        if wrong or not self.instances:
-            raise ConfigError(
-                f"instance: {', '.join(wrong) or 'none'} given a verifier; instances of {task.name}: {', '.join(known)}."
-                f"{nearest(wrong[0], known) if wrong else ''}"
-            )
+        each = dict(verifier) if isinstance(verifier, Mapping) else None
+        self.instances = tuple(instances) or tuple(each if each is not None else known[:1])
+        self.verifiers = dict.fromkeys(self.instances, verifier) if each is None else each
+        for name in self.instances or ("",):
+            if name not in known or name not in self.verifiers:
+                raise ConfigError(
+                    f"instance: '{name}' is not {'known' if name not in known else 'given a verifier'}; "
+                    f"instances of {task.name}: {', '.join(known)}.{nearest(name, known)}"
+                )
         given = archive if isinstance(archive, Mapping) else dict.fromkeys(self.instances, list(archive))
         self.used = 0  # fresh verifier calls so far
         self.scored = set(scored)
@@ -96,7 +100,7 @@ class ScaffoldProblem:
         """Build the prompts that are not known yet, in one sandbox."""
         if not wanted:
             return
-        states = [{"task": task_info(self.task, name), "best": [], "parent": parent} for name, parent in wanted.values()]
+        states = [{"task": task_info(self.task, name), "best": [parent] if parent else [], "parent": parent} for name, parent in wanted.values()]
         calls = [("build_prompt", [state]) for state in states]
         for key, called in zip(wanted, call_scaffold(self.source, calls, **self._rights()), strict=True):
             if called.error:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 2  # steps in a row without a usable group
 TRIES = 3  # updates in a row that were not finite
+KL_EVERY = 4  # steps between measurements of the KL to the base, for an algorithm that has no use for it
 KEPT = 32  # solutions named in the result
 
 STOPS = {
@@ -197,7 +198,7 @@ class _Training:
         """Update on the usable groups; what the curve shows of it. A bad update is undone."""
         state = self.state
         try:
-            stats = self.learner.update(groups)
+            stats = self.learner.update(groups, measure=state.step % KL_EVERY == 0)
         except NonFinite as error:
             state.failed += 1
             rate = self.learner.halve_rate()
@@ -278,7 +279,7 @@ class _Training:
                 f.truncate(size)
 
     def _finish(self) -> Result:
-        lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_bytes().splitlines()]
         some = max(1, self.state.step // 8)
         own = [r for r in lines if r["source"] == "policy" and r["score"] is not None]
         found = {(r["instance"], r["solution_id"]): r for r in lines if r["valid"]}

@@ -83,6 +83,7 @@ REWARDS = {  # of the policy's own proposals in a step
     "zero_share": "share of zero rewards",
     "distinct_share": "share of different solutions",
 }
+LEVERS = ("harness", "weights")
 GAINS = {  # of a lever
     "tries": "tries",
     "kept": "kept",
@@ -107,9 +108,9 @@ def why_html(view: Any, decision: Any) -> str:
     if not view.algorithms:
         return _sections(parts) + "<p>This run permits harness updates only: there was no lever to choose.</p>"
     parts.append(("The policy's rewards in this step", _numbers(REWARDS, view.rewards)))
-    gains = [(lever, *(record[k] for k in GAINS)) for lever, record in view.levers.items() if record["tries"]]
-    untried = "<p>Neither lever has been pulled yet.</p>"
-    parts.append(("What each lever last gained", table_html(("lever", *GAINS.values()), gains) if gains else untried))
+    tried = {lever: record for lever, record in view.levers.items() if record["tries"]}
+    gains = [(lever, *(tried[lever][k] if lever in tried else "never tried" * (k == "tries") for k in GAINS)) for lever in LEVERS]
+    parts.append(("What each lever last gained", table_html(("lever", *GAINS.values()), gains)))
     if view.training:
         parts.append(("The last weight update", table_html(("", ""), _trained(view.training))))
     head = tuple(k.replace("_", " ") for k in view.budget_left)

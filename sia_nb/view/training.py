@@ -1,6 +1,6 @@
 """What a weight update did: its curves, its rollouts before and after, and a display that follows it while it runs.
 
-The curves come from ``curve.jsonl`` (a line an optimisation step), the rollouts from ``rollouts.jsonl``. Plain functions
+The curves come from ``curve.jsonl`` (a line an training step), the rollouts from ``rollouts.jsonl``. Plain functions
 make the text and HTML; model text is always escaped. No torch here: training is only watched.
 """
 
@@ -25,7 +25,7 @@ PANELS = (  # key of curve.jsonl, title, y label
     ("kl", "KL to the base policy", "nats a choice"),
     ("grad_norm", "gradient norm", "before clipping"),
 )
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+BLUE, GREEN = "#0072B2", "#009E73"
 
 
 # -- reading -----------------------------------------------------------------------------------------
@@ -81,32 +81,36 @@ def rollouts(folder: Path) -> list[dict[str, Any]]:
 
 
 def curves_from_data(axes: Any, lines: list[dict[str, Any]]) -> None:
-    """Six panels over the optimisation steps; ``axes`` are six in reading order, ``lines`` those of curve.jsonl.
+    """Six panels over the training steps; ``axes`` are six in reading order, ``lines`` those of curve.jsonl.
 
     Reward: mean and median of a step's rollouts, the band from their 10 % to their 90 % quantile, the best so far. A value
     that a step does not have (None: no group taught anything) is a gap.
     """
     number = lambda key: [float("nan") if line[key] is None else line[key] for line in lines]
-    steps = number("step")
+    steps, axes = number("step"), list(axes)
     for ax, (key, title, label) in zip(axes, PANELS, strict=True):
+        ax.set(title=title, ylabel=label)
+        ax.set_xlim(0.5, max(len(lines), 2) + 0.5)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         if key == "reward":
             band = {"color": BLUE, "alpha": 0.18, "linewidth": 0, "label": "10–90 % of a step"}
             ax.fill_between(steps, number("reward_q10"), number("reward_q90"), **band)
             ax.plot(steps, number("reward_mean"), color=BLUE, label="mean")
             ax.plot(steps, number("reward_q50"), color=BLUE, linestyle=":", label="median")
             ax.plot(steps, number("best"), color=GREEN, linestyle="--", label="best so far")
-            ax.legend(fontsize=7, loc="best")
-        else:
-            ax.plot(steps, number(key), color=BLUE, marker=".", markersize=4)
-        ax.set(title=title, ylabel=label, xlabel="optimisation step")
-        if key in ("validity", "distinct"):
-            ax.set_ylim(-0.02, 1.02)
-        elif key != "reward":
-            ax.set_ylim(bottom=0)
-        if key != "reward" and all(line[key] is None for line in lines):
-            ax.text(0.5, 0.5, "not measured by this algorithm", ha="center", color="#777777", fontsize=8, transform=ax.transAxes)
-        ax.set_xlim(0.5, max(len(lines), 2) + 0.5)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+            low, high = ax.get_ylim()
+            ax.set_ylim(low - 0.35 * (high - low), high)  # room for the legend under the data
+            ax.legend(fontsize=7, loc="lower left", ncols=2)
+            continue
+        values = number(key)
+        ax.plot(steps, values, color=BLUE, marker=".", markersize=4)
+        known = [v for v in values if v == v]
+        ax.set_ylim(0, 1.08 if key in ("validity", "distinct") else 1.12 * max(known, default=0.0) or 1.0)
+        if not known:
+            ax.set_yticks([])
+            ax.text(0.5, 0.5, "not measured", ha="center", color="#777777", fontsize=8, transform=ax.transAxes)
+    for ax in axes[3:]:
+        ax.set_xlabel("training step")
 
 
 def curves_figure(lines: list[dict[str, Any]], title: str = "") -> Any:
@@ -157,15 +161,13 @@ def curve_line(line: dict[str, Any]) -> str:
 
 
 def before_after(lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The policy's own rewarded rollouts of the first and of the last optimisation step, best first.
+    """The rewarded rollouts of the first and of the last training step, best first.
 
-    The first step's are those of the policy before any update; the last step's those of the policy before the last one.
+    The policy's own in the first step are those of the policy before any update, in the last step those before the last one.
     """
-    own = [r for r in lines if r["source"] == "policy" and r["reward"] is not None]
-    if not own:
-        return [], []
-    of = lambda step: sorted((r for r in own if r["step"] == step), key=lambda r: (-r["reward"], r["row"]))
-    return of(own[0]["step"]), of(own[-1]["step"])
+    known = [r for r in lines if r["reward"] is not None]
+    of = lambda step: sorted((r for r in known if r["step"] == step), key=lambda r: (-r["reward"], r["group"], r["row"]))
+    return (of(known[0]["step"]), of(known[-1]["step"])) if known else ([], [])
 
 
 def gain(before: dict[str, float], after: dict[str, float]) -> tuple[float, float, float]:
@@ -206,14 +208,15 @@ def gain_sentence(result: dict[str, Any]) -> str:
 def rollouts_html(lines: list[dict[str, Any]], *, most: int = 32) -> str:
     """The rollouts before and after as two scrolling tables side by side, best first; all text is escaped."""
     parts = []
-    for title, group in zip(("first optimisation step", "last optimisation step"), before_after(lines), strict=True):
+    for title, group in zip(("first training step", "last training step"), before_after(lines), strict=True):
         body = "".join(_row(n, r) for n, r in enumerate(group[:most], 1))
         more = f"<p>… and {len(group) - most} more</p>" if len(group) > most else ""
-        mean = f", mean reward {sum(r['reward'] for r in group) / len(group):.4f}" if group else ""
-        head = "".join(f"<th>{h}</th>" for h in ("", "reward", "advantage", "text"))
+        own = [r["reward"] for r in group if r["source"] == "policy"]
+        mean = f", mean reward of the policy's {sum(own) / len(own):.4f}" if own else ""
+        head = "".join(f"<th>{h}</th>" for h in ("", "reward", "advantage", "source", "text"))
         parts.append(
             "<div style='flex:1 1 0;min-width:0'>"
-            f"<b>{title} ({len(group)} rollouts{mean})</b><div style='max-height:420px;overflow:auto'>"
+            f"<b>{title}: {len(group)} rollouts{mean}</b><div style='max-height:420px;overflow:auto'>"
             f"<table style='width:100%'><tr>{head}</tr>{body}</table>{more}</div></div>"
         )
     return f"<div style='display:flex;gap:1em;align-items:flex-start'>{''.join(parts)}</div>"
@@ -225,8 +228,9 @@ def _row(n: int, r: dict[str, Any]) -> str:
     if not r["valid"]:
         shown += f"<br><i>{html.escape(str(r['reason']))}</i>"
     advantage = "" if r["advantage"] is None else f"{r['advantage']:+.2f}"
-    cell = lambda value: f"<td style='text-align:right;vertical-align:top'>{value}</td>"
-    return f"<tr>{cell(n)}{cell(format(r['reward'], '.4f'))}{cell(advantage)}<td style='text-align:left'>{shown}</td></tr>"
+    narrow = "width:1%;white-space:nowrap;text-align:right;vertical-align:top"
+    cells = "".join(f"<td style='{narrow}'>{html.escape(str(c))}</td>" for c in (n, f"{r['reward']:.4f}", advantage, r["source"]))
+    return f"<tr>{cells}<td style='text-align:left'>{shown}</td></tr>"
 
 
 # -- live --------------------------------------------------------------------------------------------
@@ -235,8 +239,8 @@ def _row(n: int, r: dict[str, Any]) -> str:
 class LiveCurves:
     """Follow a weight update: call it with each line of the curve.
 
-    In a notebook that a person runs, one picture is redrawn in place, at most every ``every`` seconds and never for more
-    than a twentieth of the time; elsewhere (a terminal, papermill) each line is printed. Give it as ``on_step``.
+    In a notebook that a person runs, one picture is redrawn in place, at most every ``every`` seconds and for no more than
+    about a tenth of the time; elsewhere (a terminal, papermill) each line is printed. Give it as ``on_step``.
     """
 
     def __init__(self, *, every: float = 2.0, live: bool | None = None, echo: Callable[[str], None] = print):
@@ -258,12 +262,12 @@ class LiveCurves:
         """Draw what there is now. A picture that fails does not end the training: the lines are printed from then on."""
         from IPython.display import Image, display
 
-        start = time.monotonic()
+        start, first = time.monotonic(), self._handle is None
         try:
             buffer = io.BytesIO()
             curves_figure(self.lines, curve_line(self.lines[-1])).savefig(buffer, format="png", dpi=110)
             picture = Image(data=buffer.getvalue(), alt="training curves")
-            if self._handle is None:
+            if first:
                 self._handle = display(picture, display_id=True)
             else:
                 self._handle.update(picture)
@@ -272,7 +276,8 @@ class LiveCurves:
             self.echo(f"the live curves cannot be drawn ({error}); lines from here on")
             return
         now = time.monotonic()
-        self._next = now + max(self.every, 20 * (now - start))
+        cost = 0.0 if first else now - start  # the first picture loads the library, and is no measure of the next
+        self._next = now + max(self.every, 10 * cost)
 
 
 def run_by_hand() -> bool:

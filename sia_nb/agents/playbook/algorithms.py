@@ -5,7 +5,7 @@ rewards do not exist in these tasks, so ``ppo`` is for rewards that nearly every
 apart: its clipped ratio and learned baseline bound the next one. ``dpo`` is for verdicts that rank and do no more:
 many different solutions share three or four scores; with two, pass and fail, a mean is as good as a ranking.
 
-It may import ``agents.base`` and ``agents.rewards``.
+It may import ``agents.base``.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ RULES: tuple[Rule, ...] = (
         "stability binds, and clipped steps with a learned baseline bound the next one",
     ),
     Rule(
-        "risk_of_regression",
-        ("reinforce_kl", "grpo"),
-        lambda n: n.undone,
-        lambda n: "the last weight update was rolled back: a KL term keeps the next one near the base policy",
-    ),
-    Rule(
         "cold_start",
         ("bon_bc", "entropic", "grpo"),
         lambda n: n.rewards["zero_share"] >= COLD,
         lambda n: f"only {1 - n.rewards['zero_share']:.0%} of the rewards are above 0: the few good answers are imitated",
+    ),
+    Rule(
+        "risk_of_regression",
+        ("reinforce_kl", "grpo"),
+        lambda n: n.undone,
+        lambda n: "the last weight update was rolled back: a KL term keeps the next one near the base policy",
     ),
     Rule(
         "ranks_only",

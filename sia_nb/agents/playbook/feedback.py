@@ -44,6 +44,9 @@ class PlaybookFeedbackAgent:
         bar = barred(view)
         if set(view.allowed) == {"weights"}:
             return Turn("weights", "only_action", "The run permits nothing but weight updates.")
+        if bar is not None and "harness" not in view.allowed and bar.rule in ("first_structured_output", "no_spread"):
+            why = f"{bar.why} The run permits weight updates alone: what code mutation writes into the groups is its signal."
+            return Turn("weights", "only_lever", why)
         if bar is not None:
             return bar
         if "harness" not in view.allowed:

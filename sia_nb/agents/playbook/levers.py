@@ -4,7 +4,7 @@ Where both are permitted: the harness goes first, until it stalls or half of the
 whose last try gained more for its cost; where neither gained anything, they take turns. Before that, ``barred`` says
 whether training would have a signal at all.
 
-It may import ``agents.base``, ``agents.rewards`` and the playbook's ``sizing``.
+It may import ``agents.base``, ``agents.rewards`` and the playbook's ``algorithms`` and ``sizing``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _harness_changed(history: tuple[StepSummary, ...]) -> bool:
 def choose_lever(view: View) -> Turn:
     """The lever whose turn it is, where the run permits both and training has a signal."""
     harness, weights = view.levers.get("harness"), view.levers.get("weights")
-    told = " ".join((_told("harness", harness), _told("weights", weights)))
+    told = " ".join((_told("harness", harness), _told("weights", weights), *_learned(view)))
     if weights is None:
         if stalled(view.history, "harness") >= HANDOVER:
             return Turn("weights", "harness_stalled", told)
@@ -111,3 +111,11 @@ def _told(name: str, lever: dict[str, float] | None) -> str:
         f"The last {name} update gained {lever['last_gain']:+.4f} (noise {lever['last_noise']:.4f}) for "
         f"{lever['last_verifier_calls']:.0f} verifier calls, {100 * gain_a_call(lever):.1f} noise units per 100 calls."
     )
+
+
+def _learned(view: View) -> list[str]:
+    result = view.training or {}
+    if "before" not in result or "after" not in result:
+        return []
+    before, after = (f"{result[when]['mean']:.4f} ± {result[when]['se']:.4f}" for when in ("before", "after"))
+    return [f"It moved the mean score of the policy's samples from {before} to {after} (standard errors)."]

@@ -13,6 +13,7 @@ from .algorithms import COLD
 from .surgery import constant, found
 
 GROUPS = (32, 16, 8, 4)  # group sizes tried; entropic's adaptive beta needs at least 4
+LARGE = 8  # a group of so many is worth more than a third step: in smaller ones a mean and a best are mostly luck
 STEPS = 6  # optimisation steps that are worth more than a larger group
 FEW = 8  # steps under which rollouts are used twice, and which are too few for states to be reused
 MOST_STEPS = 50  # TTT-Discover's
@@ -62,8 +63,8 @@ def mutation_share(view: View) -> float:
 def size(view: View, algorithm: str) -> Size:
     """The hyperparameters of one update, by rule.
 
-    - ``group_size``: the largest that leaves ``STEPS`` steps; after a cold start the largest that leaves two, as a
-      group without a single reward teaches nothing.
+    - ``group_size``: the largest that leaves ``STEPS`` steps, or two where it is at most ``LARGE``; after a cold start
+      the largest that leaves two, as a group without a single reward teaches nothing.
     - ``steps``: what the rollouts give, at most ``MOST_STEPS``; what is left then goes into ``groups``.
     - ``epochs``: two where there are fewer than ``FEW`` steps and the objective is bounded on rollouts used again.
     - ``learning_rate``: ``WALK`` / (steps × epochs), within ``RATES``: few steps are larger.
@@ -75,7 +76,7 @@ def size(view: View, algorithm: str) -> Size:
     mutation = mutation_share(view)
     rollouts, calls, tokens = rollouts_for(view, mutation)
     cold = view.rewards["zero_share"] >= COLD
-    group = next((g for g in GROUPS if rollouts // g >= (2 if cold else STEPS)), GROUPS[-1])
+    group = next((g for g in GROUPS if rollouts // g >= (2 if cold or g <= LARGE else STEPS)), GROUPS[-1])
     groups = max(1, rollouts // (group * MOST_STEPS))
     steps = max(1, min(MOST_STEPS, rollouts // (group * groups)))
     epochs = 2 if algorithm == "ppo" or (steps < FEW and algorithm in SEVERAL_EPOCHS) else 1
@@ -113,7 +114,7 @@ def _temperature(view: View) -> float | None:
     if isinstance(named, int | float) and not isinstance(named, bool):
         return float(named)
     samples = view.trajectory.of("sample")
-    return float(samples[-1].data["temperature"]) if samples and view.scaffold == view.incumbent else None
+    return float(samples[-1].data.get("temperature", 1.0)) if samples and view.scaffold == view.incumbent else None
 
 
 _START = {"restart": "plain restarts", "incumbent": "the best known solution", "puct": "states reused by PUCT"}
