@@ -11,7 +11,7 @@ from tiny_models import ASK, SEGMENTS, gpt_oss, llama, logits, worn
 from sia_nb.errors import ModelError
 from sia_nb.policy import adapter
 from sia_nb.training import forward
-from sia_nb.training.attention import Prompt, Rows
+from sia_nb.training.attention import Prompt, Rows, dense
 from sia_nb.training.forward import Group, log_probs, step
 
 OTHER = [{"role": "user", "content": "Another, and be quick about it: which shade do you like?"}]
@@ -192,20 +192,48 @@ def test_one_row_and_equal_rows_cost_one_row():
     assert torch.allclose(got, expected, atol=1e-5)
 
 
-def test_the_padded_attention_of_other_devices_gives_what_the_joined_one_gives():
-    torch.manual_seed(0)
-    lengths, size = [3, 1, 4], 8
+PATHS = [[0, 1, 2, 3], [0, 4], [0, 1, 5, 6, 7]]  # eight tokens of three rows with common beginnings
+
+
+def attention(dtype, how, scale):
+    """The output of ``Rows`` and every input's gradient, from the same numbers."""
+    random = torch.Generator().manual_seed(0)
+    q, k, v, pk, pv, weights = (
+        torch.randn(1, heads, n, 8, generator=random).to(dtype).requires_grad_()
+        for heads, n in ((6, 8), (2, 8), (2, 8), (2, 5), (2, 5), (6, 8))
+    )
     prompt = Prompt()
-    prompt.keys, prompt.values = ([torch.randn(2, 5, size, requires_grad=True)] for _ in range(2))
-    rows = Rows(prompt, lengths, torch.device("cpu"))
-    q = torch.randn(1, 6, 8, size, requires_grad=True)
-    k, v = (torch.randn(1, 2, 8, size, requires_grad=True) for _ in range(2))
-    inputs = (q, k, v, prompt.keys[0], prompt.values[0])
-    weights = torch.randn(1, 6, 8, size)
-    joined, padded = rows.attend(0, q, k, v, 0.3), rows.padded(*inputs, 0.3)
-    assert torch.allclose(joined, padded, atol=1e-5)
-    for a, b in zip(*(torch.autograd.grad((x * weights).sum(), inputs) for x in (joined, padded)), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+    prompt.keys, prompt.values = [pk[0]], [pv[0]]
+    rows = Rows(prompt, PATHS, torch.device("cpu"))
+    out = rows.attend(0, q, k, v, scale) if how == "joined" else rows.padded(q, k, v, pk[0], pv[0], scale)
+    return out, torch.autograd.grad((out * weights.detach()).sum(), (q, k, v, pk, pv))
+
+
+def test_the_padded_attention_of_other_devices_gives_what_the_joined_one_gives():
+    joined, padded = attention(torch.float32, "joined", 0.3), attention(torch.float32, "padded", 0.3)
+    assert torch.allclose(joined[0], padded[0], atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(joined[1], padded[1], strict=True))
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.3])  # by matrix products, and by the kernel
+def test_bfloat16_attention_is_as_near_as_its_rounding(scale):
+    exact = attention(torch.float64, "padded", scale)
+    rounded = attention(torch.bfloat16, "joined", scale)
+    for a, b in zip((exact[0], *exact[1]), (rounded[0], *rounded[1]), strict=True):
+        assert b.dtype == torch.bfloat16 and (a - b).norm() < 0.02 * a.norm()
+
+
+def test_products_keep_probabilities_that_large_scores_would_lose():
+    random = torch.Generator().manual_seed(1)
+    q, k, v, grad = (torch.randn(2, 40, 64, generator=random).bfloat16() for _ in range(4))
+    q, k = q * 4, k * 4  # scores of about ±130
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    scores = (exact[0] @ exact[1].transpose(1, 2)) / 8 + torch.full((40, 40), float("-inf")).triu(1)
+    out = scores.softmax(-1) @ exact[2]
+    expected = torch.autograd.grad((out * grad).sum(), exact)
+    got = dense(grad, q, k, v, out.detach().bfloat16(), scores.logsumexp(-1).detach().float(), True, 0.125)
+    for a, b in zip(expected, got, strict=True):
+        assert (a - b).norm() < 0.02 * a.norm()
 
 
 def test_the_embedded_model_is_scored_as_plain_transformers_scores_it():
