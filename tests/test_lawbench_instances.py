@@ -157,11 +157,11 @@ def test_verdicts_are_those_of_plain_scikit_learn(on, lawbench_data, name):
 
 
 @pytest.mark.parametrize(
-    "change", [{"level2": "stack", "weight": "sqrt"}, {"level2": "rerank", "view2": "word1", "model2": "ridge"}]
+    "change", [{"model": "svc", "level2": "stack", "weight": "sqrt"}, {"model": "ridge", "level2": "rerank"}]
 )
 def test_verdicts_are_those_of_the_compiled_source(on, change):
     verifier = on("held-alike-14x2")
-    solution = spec(view="char12", tf="log", idf="smooth", model="svc", **change)
+    solution = spec(view="char12", tf="log", idf="smooth", **change)
     compiled = verifier.full(solution, compiled=True)
     assert compiled.valid and abs(compiled.value - verifier.score(solution).value) < 0.015  # one text of 120
 

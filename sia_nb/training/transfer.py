@@ -126,7 +126,7 @@ class Transfer:
     # -- training ----------------------------------------------------------------------------------
     def _problem(self, names: tuple[str, ...], verifiers: list[Verifier], calls: int) -> ScaffoldProblem:
         return ScaffoldProblem(
-            self.source, task=self.task, verifiers=dict(zip(names, verifiers, strict=True)), trusted=self.trusted,
+            self.source, task=self.task, verifier=dict(zip(names, verifiers, strict=True)), trusted=self.trusted,
             segments=self.task.space.segments(), max_tokens=160, calls=calls, workers=self.workers,
         )  # fmt: skip
 
