@@ -279,7 +279,7 @@ class _Training:
                 f.truncate(size)
 
     def _finish(self) -> Result:
-        lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_bytes().splitlines()]
         some = max(1, self.state.step // 8)
         own = [r for r in lines if r["source"] == "policy" and r["score"] is not None]
         found = {(r["instance"], r["solution_id"]): r for r in lines if r["valid"]}
