@@ -1,8 +1,7 @@
 """Log-probabilities of rollouts under the policy, with gradients, and one pass of a loss back into its adapter.
 
 A group of rollouts shares its prompt. The prompt is computed once, gradients flow into it; equal rollouts are computed
-once; what all rollouts of a group begin with counts as prompt; the others' tokens are packed without padding. The
-head is applied only where there was a choice, and with a grammar only to the tokens in use, so that log-probabilities
+once, and so is what several rollouts begin with; tokens are packed without padding. The head is applied only where there was a choice, and with a grammar only to the tokens in use, so that log-probabilities
 are those of masked sampling. Softmax, log-softmax and entropy are float32 whatever the model's format.
 Models whose attention has sinks or a sliding window are computed row by row by transformers itself.
 
@@ -157,7 +156,6 @@ class _Rollouts:
         ]
         self.states = [[state[i] for i in places] for state, places in zip(states, self.choices, strict=True)]
         self.fed = [places[-1] if places else 0 for places in self.choices]
-        self.common = _common([row[:n] for row, n in zip(self.rows, self.fed, strict=True)])
         self.longest = max(map(len, self.rows))
 
     def _walk(self, policy: Policy, number: int, row: tuple[int, ...]) -> list[int]:
@@ -183,7 +181,7 @@ class _Rollouts:
         """Tokens that the distinct rows and their prompt take."""
         if not sharing:
             return sum(len(self.prompt) + n for n in self.fed)
-        return len(self.prompt) + self.common + sum(n - self.common for n in self.fed)
+        return len(self.prompt) + len(self._trie(range(len(self.rows)))[0])
 
     def all(self, sharing: bool) -> _Out:
         """Every distinct row in one go."""
@@ -224,7 +222,7 @@ class _Rollouts:
         ]
         ends = [(x, g) for x, g in ends if g is not None and x.requires_grad]
         torch.autograd.backward([x for x, _ in ends], [g for _, g in ends])
-        return len(self.prompt) + self.common + sum(self.fed[r] - self.common for r in rows), len(parts)
+        return len(self.prompt) + sum(len(self._trie(part)[0]) for part in parts), len(parts)
 
     def scored(self, out: _Out, hidden: bool) -> Scored:
         """``out`` as padded matrices, for the rows as they were given."""
@@ -244,37 +242,38 @@ class _Rollouts:
     def _parts(self, rows: Sequence[int], sharing: bool, budget: int) -> list[list[int]]:
         """Rows in micro-batches of at most ``budget`` tokens, but at least one row."""
         parts: list[list[int]] = []
-        room = 0
         for r in rows:
-            size = self.fed[r] - self.common
-            if not parts or not sharing or size > room:
-                parts.append([])
-                room = budget
-            parts[-1].append(r)
-            room -= size
+            if parts and sharing and len(self._trie([*parts[-1], r])[0]) <= budget:
+                parts[-1].append(r)
+            else:
+                parts.append([r])
         return parts
 
+    def _trie(self, part: Sequence[int]) -> tuple[list[tuple[int, int]], list[list[int]]]:
+        """The distinct (place, token) that the rows of ``part`` feed, each after the same ones, and each row's path in them."""
+        nodes: dict[tuple[int, int, int], int] = {}
+        paths = []
+        for r in part:
+            path = [-1]
+            for i, token in enumerate(self.rows[r][: self.fed[r]]):
+                path.append(nodes.setdefault((path[-1], i, token), len(nodes)))
+            paths.append(path[1:])
+        return [(place, token) for _, place, token in nodes], paths
+
     def _begin(self) -> tuple[Prompt, torch.Tensor]:
-        """The prompt with what all rows begin with: its keys and values, and its last states, [1 + common, H]."""
-        ids = [*self.prompt, *self.rows[0][: self.common]]
+        """The prompt: its keys and values, and its last state, [1, H]."""
         memory = Prompt()
-        states = run(self.model, ids, list(range(len(ids))), memory)
-        return memory, states[len(self.prompt) - 1 :]
+        states = run(self.model, self.prompt, list(range(len(self.prompt))), memory)
+        return memory, states[-1:]
 
     def _continue(self, prompt: Prompt, states: torch.Tensor, part: list[int]) -> torch.Tensor:
         """The states that the choices of the rows of ``part`` are made from, [M, H]."""
-        own = [self.fed[r] - self.common for r in part]
-        index, offset = [], len(states)
-        for r, n in zip(part, own, strict=True):
-            index += [i if i <= self.common else offset + i - self.common - 1 for i in self.choices[r]]
-            offset += n
-        if sum(own):
-            fed = [r for r, n in zip(part, own, strict=True) if n]
-            memory = Rows(prompt, [n for n in own if n], states.device)
-            ids = [t for r in fed for t in self.rows[r][self.common : self.fed[r]]]
-            start = len(self.prompt) + self.common
-            positions = [start + i for n in own for i in range(n)]
-            states = torch.cat([states, run(self.model, ids, positions, memory)])
+        nodes, paths = self._trie(part)
+        index = [path[i - 1] + 1 if i else 0 for r, path in zip(part, paths, strict=True) for i in self.choices[r]]
+        if nodes:
+            memory = Rows(prompt, [path for path in paths if path], states.device)
+            positions = [len(self.prompt) + place for place, _ in nodes]
+            states = torch.cat([states, run(self.model, [token for _, token in nodes], positions, memory)])
         return states[torch.tensor(index, device=states.device, dtype=torch.long)]
 
     def _alone(self, r: int) -> torch.Tensor:
@@ -321,12 +320,3 @@ def _free(head: Any, states: torch.Tensor, chosen: torch.Tensor, temperature: fl
     logs = (head(states).float() / temperature).log_softmax(-1)
     known = logs.detach()
     return logs.gather(1, chosen[:, None])[:, 0], -(known.exp() * known).sum(-1)
-
-
-def _common(rows: list[tuple[int, ...]]) -> int:
-    """How many tokens all rows begin with."""
-    first, last = min(rows), max(rows)
-    same = 0
-    while same < min(len(first), len(last)) and first[same] == last[same]:
-        same += 1
-    return same
