@@ -134,7 +134,7 @@ def test_group_normalised_is_centred_and_ignores_shift_and_scale(batch, scale, s
     got = adv.group_normalised(rewards, group)
     for a in by_group(got, group):
         assert math.fsum(a) == pytest.approx(0, abs=1e-9)
-    moved = adv.group_normalised(scale * rewards + shift, group)  # the epsilon is worth 1e-4 / sd, sd at least .18 * scale
+    moved = adv.group_normalised(scale * rewards + shift, group)  # the epsilon is worth 1e-4 / sd, sd at least .14 * scale
     close(moved.tolist(), got.tolist(), rel=1e-2, absolute=1e-6)
 
 
@@ -189,7 +189,7 @@ def test_best_of_worked_examples():
     assert adv.best_of(r, g, 0.0).tolist() == [0, 1, 0, 0, 0, 0, 0, 0]
     assert adv.best_of(r, g, 1.0).tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2, 0, 0.2, 0, 0])
     assert adv.best_of(torch.zeros(8), g, 0.5).tolist() == [0] * 8
-    assert (adv.best_of(torch.arange(1.0, 31), torch.zeros(30, dtype=torch.long), 0.1) > 0).sum() == 3
+    assert (adv.best_of(torch.arange(1.0, 26), torch.zeros(25, dtype=torch.long), 0.28) > 0).sum() == 7
 
 
 @given(batches())

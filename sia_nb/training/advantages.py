@@ -161,7 +161,7 @@ def best_of(rewards: Tensor, group: Tensor, share: float) -> Tensor:
         raise TrainingError(f"best: {share} is not a share of a group; expected 0..1.")
     weights = torch.zeros_like(rewards)
     for rows in groups_of(rewards, group):
-        count = max(1, math.ceil(share * len(rows) - 1e-9))  # 0.1 * 30 is 3.0000000000000004
+        count = max(1, math.ceil(share * len(rows) - 1e-9))  # 0.28 * 25 is 7.000000000000001
         ranked = rows[rewards[rows].argsort(descending=True, stable=True)]
         chosen = ranked[:count][rewards[ranked[:count]] > 0]
         if len(chosen):
