@@ -17,6 +17,7 @@ examples
   python -m sia_nb run --agent claude            Claude writes the scaffolds (ANTHROPIC_API_KEY)
   python -m sia_nb resume                        go on with the newest unfinished run
   python -m sia_nb show RUN                      what happened, step by step
+  python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
   python -m sia_nb figures                       redraw Figures 1 and 4 and Table 3
 """
 
@@ -89,6 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     p = command("figures", _figures, "Draw Figures 1 and 4 and Table 3 from the finished runs and the reference runs.")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
+    p = command(
+        "transfer", _transfer, "Train on a task's instances, and try the policy on held-out ones with few verifier calls."
+    )
+    from .study import SIZES
+
+    p.add_argument("--size", default="smoke", help="; ".join(f"{name}: {size.note}" for name, size in SIZES.items()))
+    p.add_argument("--task", default="lawbench")
+    p.add_argument("--name", default="", help="the study's name (default: <task>-<size>); the same name goes on where it stopped")
+    p.add_argument("--algorithm", default="grpo", help="of the weight update (default grpo)")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyperparameter of it; may be repeated")
+    p.add_argument("--seeds", type=int, default=0, metavar="N", help="trainings, with seeds 0 … N-1")
+    p.add_argument("--searches", type=int, default=0, metavar="N", help="runs of every arm on each held-out instance, a seed")
+    p.add_argument("--calls", type=int, default=0, metavar="N", help="distinct verifier calls of a run at most")
+    p.add_argument("--only", type=int, action="append", default=[], metavar="SEED", help="do this seed only; may be repeated")
+    p.add_argument("--threads", type=int, default=1, help="of the policy (default 1)")
+    p.add_argument("--workers", type=int, default=2, help="verdicts side by side (default 2)")
+    p.add_argument("--publish", action="store_true", help="also write results/reference/transfer/<name>.json")
+    p.add_argument("--redraw", action="store_true", help="only draw the finished or committed study of that name")
+    p.add_argument("--out", default="", metavar="DIR", help="where the figure goes (default: results/figures)")
     p = command("publish", _publish, "Copy a finished run, trimmed, to results/reference, to be committed.")
     p.add_argument("run", help="a run folder or its name")
     p = command("data", _data, "Fetch, check and prepare a task's data.")
@@ -210,6 +230,22 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
     print(f"Figure 4: {figures.figure_4(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
     markdown, _paths = tables.table_3(["lawbench"], profile=args.profile, out=out)
     print(f"Table 3:\n{markdown}")
+
+
+def _transfer(args: argparse.Namespace, _: list[str]) -> None:
+    from .study import make_plan, parse_hyper, progress_line, transfer_study
+    from .view.transfer import find, transfer_figure
+
+    plan = make_plan(
+        args.size, task=args.task, name=args.name, algorithm=args.algorithm, seeds=args.seeds, searches=args.searches,
+        calls=args.calls, **parse_hyper(args.set),
+    )  # fmt: skip
+    how = {"publish": args.publish, "threads": args.threads, "workers": args.workers, "echo": progress_line}
+    path = find(plan.name) if args.redraw else transfer_study(plan, only=tuple(args.only), **how)
+    if path is None:
+        return
+    files, said = transfer_figure(path, out=Path(args.out) if args.out else None)
+    print("\n" + "\n".join(said) + f"\n\ndata {path}\nfigure {files['svg']} (and pdf, png, csv)")
 
 
 def _publish(args: argparse.Namespace, _: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Where weights pay: a policy trained on some instances of a task, tried on held-out ones with few verifier calls.
 
 For each seed a policy is trained on the training instances together. Then, on each held-out instance and at equal numbers
-of *distinct* verifier calls, the best value so far is compared between the arms in ``ARMS``. Nobody knows anything of a
+of *distinct* verifier calls, the best value so far is compared between the arms of ``transfer_plan``. Nobody knows anything of a
 held-out instance but its description. What the search arms carry over are the best solutions that the same training run
 met, so they have had the same verifier calls before; those without a past have had none, which is said beside them.
 
@@ -17,10 +17,12 @@ Imported by ``study``.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -30,61 +32,15 @@ from ..policy import adapter
 from ..store import provenance, read_json, write_json
 from ..tasks.base import Task, Verifier, find_instance
 from .clock import Clock
-from .hyper import Hyper
 from .rollouts import ScaffoldProblem, derived
 from .searchers import Curve, Searcher, climb, distance, follow, listed, uniform
 from .trainer import train
+from .transfer_plan import ARMS, FIRST, GRID, PATIENCE, SAVED, Plan
 
 if TYPE_CHECKING:
     from ..policy.sampling import Policy
 
 FORMAT = 1
-GRID = (0, 1, 8, 64)
-FIRST = 8  # samples of the trained policy that its local search starts from
-SAVED = 4  # saved solutions that the other local search starts from
-PATIENCE = 8  # a policy is asked for at most so many samples for each distinct one that is wanted
-
-ARMS = {
-    "trained": "trained policy",
-    "untrained": "untrained policy, same mask",
-    "trained_then_search": f"{FIRST} samples of the trained policy, then local search",
-    "search": "local search from scratch",
-    "search_from_saved": f"local search from the {SAVED} nearest saved solutions",
-    "random": "uniform draws",
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One study."""
-
-    name: str
-    task: str
-    policy: str  # the base policy's name
-    train: tuple[str, ...]  # instances
-    held_out: tuple[str, ...]
-    seeds: tuple[int, ...]  # each is one training
-    searches: int  # runs of every arm on each held-out instance, a seed
-    calls: int  # distinct verifier calls of a run at most
-    hyper: Hyper
-
-    def check(self, task: Task) -> None:
-        """Raise ``ConfigError`` where an instance is not the task's, or is both trained on and held out, or a number is off."""
-        for name in (*self.train, *self.held_out):
-            find_instance(task, name)
-        both = sorted(set(self.train) & set(self.held_out))
-        if both or not self.train or not self.held_out:
-            raise ConfigError(
-                f"transfer: instances trained on and held out: {', '.join(both) or 'one of the two lists is empty'}; expected two "
-                "lists without a common name"
-            )
-        for name, value in (("seeds", len(self.seeds)), ("searches", self.searches), ("calls", self.calls)):
-            if value < 1:
-                raise ConfigError(f"transfer: {name}: {value}; expected at least 1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        return json.loads(json.dumps({**asdict(self), "hyper": self.hyper.model_dump()}))
 
 
 class Transfer:
@@ -122,9 +78,10 @@ class Transfer:
         self._policy: Policy | None = None
         self._clock = clock or Clock()
         known = self.folder / "plan.json"
-        if known.exists() and read_json(known) != plan.to_dict():
+        if not known.exists():
+            write_json(known, plan.to_dict())
+        elif read_json(known) != plan.to_dict():
             raise StoreError(f"{known} is of another study; choose another name or folder, or delete {self.folder}")
-        write_json(known, plan.to_dict())
 
     def run(self, seeds: tuple[int, ...] = ()) -> dict[str, Any] | None:
         """Do what is left of ``seeds`` (all of the plan's where empty); the result once nothing is left of any seed.
@@ -140,10 +97,11 @@ class Transfer:
             {"train": len(mine) * self.plan.hyper.steps, "draw": 2 * len(mine) * self._cells, "compare": len(mine) * self._cells}
         )
         for seed in mine:
-            self._train(seed)
-            for arm in ("trained", "untrained"):
-                self._draw(seed, arm)
-            self._compare(seed)
+            with self._alone(seed):
+                self._train(seed)
+                for arm in ("trained", "untrained"):
+                    self._draw(seed, arm)
+                self._compare(seed)
         return self.gather()
 
     @property
@@ -153,6 +111,17 @@ class Transfer:
     def at(self, seed: int) -> Path:
         """A seed's folder."""
         return self.folder / f"seed_{seed:03d}"
+
+    @contextlib.contextmanager
+    def _alone(self, seed: int) -> Iterator[None]:
+        """Hold a seed's folder, so that processes side by side do different seeds."""
+        self.at(seed).mkdir(parents=True, exist_ok=True)
+        with open(self.at(seed) / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StoreError(f"{self.at(seed)} is in use by another process; wait for it, or name other seeds") from None
+            yield
 
     # -- training ----------------------------------------------------------------------------------
     def _problem(self, names: tuple[str, ...], verifiers: list[Verifier], calls: int) -> ScaffoldProblem:
