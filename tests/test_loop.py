@@ -19,12 +19,12 @@ from sia_nb.loop import run_loop
 from sia_nb.store import ROOT, Run, read_json
 from sia_nb.trajectory import Trajectory
 
-TINY = {"steps": 3, "verifier_calls": 4, "tokens": 1500}
+TINY = {"arm": "W+H", "steps": 3, "verifier_calls": 11, "tokens": 4000}  # structured output, then a weight update
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, lawbench_data, embedded_model):
-    """A run of three tiny steps by the notebooks, up to its sealed test and figures."""
+    """A run of three tiny steps by the notebooks, both levers pulled, up to its sealed test and figures."""
     folder, lines = tmp_path_factory.mktemp("loop"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIA_RESULTS", str(folder))
@@ -37,6 +37,13 @@ def fingerprint(run: Run) -> dict:
     out = {}
     for g in run.steps():
         out[f"scaffold {g}"] = run.scaffold(g)
+        out[f"origin {g}"] = run.origin(g)
+        weights = run.step(g) / "weights"
+        if weights.exists():
+            out[f"training {g}"] = (weights / "rollouts.jsonl").read_text(), read_json(weights / "result.json")
+            out[f"curve {g}"] = [
+                {k: v for k, v in json.loads(line).items() if k != "seconds"} for line in open(weights / "curve.jsonl")
+            ]
         if g in run.executed():
             out[f"trajectory {g}"] = Trajectory.read(run.step(g) / "trajectory.jsonl").digest()
             m = run.metrics(g)
@@ -45,7 +52,8 @@ def fingerprint(run: Run) -> dict:
             }
         if (run.step(g) / "decision.json").exists():
             out[f"decision {g}"] = read_json(run.step(g) / "decision.json")
-            out[f"improvement {g}"] = (run.step(g) / "improvement.md").read_text()
+            report = run.step(g) / "improvement.md"
+            out[f"improvement {g}"] = report.read_text() if report.exists() else ""
     return out
 
 
@@ -59,6 +67,33 @@ def test_the_first_scaffold_scores_the_fallback_and_structured_output_wakes_the_
     verdicts = Trajectory.read(run.step(2) / "trajectory.jsonl").of("verdict")
     assert verdicts and all(v.data["valid"] for v in verdicts)
     assert second["score"] > first["score"]
+
+
+def test_the_weight_update_trains_through_the_scaffold_within_the_steps_budget(finished):
+    run, _ = finished
+    decision, origin, metrics = read_json(run.step(2) / "decision.json"), run.origin(3), run.metrics(3)
+    result = read_json(run.step(3) / "weights" / "result.json")
+    assert decision["action"] == origin["action"] == "weights" and decision["algorithm"] == origin["algorithm"]
+    assert run.scaffold(3) == run.scaffold(origin["parent"]) and origin["weights"] == 3
+    assert 0 < result["verifier_calls"] <= TINY["verifier_calls"] * run.config.weight_share
+    assert result["verifier_calls"] <= metrics["used"]["verifier_calls"] <= TINY["verifier_calls"]
+    assert result["tokens"] < metrics["used"]["tokens"] <= TINY["tokens"]
+    asked = Trajectory.read(run.step(3) / "trajectory.jsonl").of("sample")[0].data["messages"]
+    assert asked[0]["content"] == Trajectory.read(run.step(2) / "trajectory.jsonl").of("sample")[0].data["messages"][0]["content"]
+    assert metrics["score"] >= max(s["score"] for s in result["solutions"]), "what training found counts for the step"
+    spent = [e for e in map(json.loads, open(run.path / "ledger.jsonl")) if e["step"] == 3]
+    assert sum(e["verifier_calls"] for e in spent) == metrics["used"]["verifier_calls"]
+    assert sum(e["phase"] == "train" for e in spent) == 1
+
+
+def test_the_trained_weights_are_a_peft_adapter(finished):
+    from peft import PeftConfig
+    from safetensors.torch import load_file
+
+    folder = finished[0].step(3) / "weights" / "adapter"
+    assert PeftConfig.from_pretrained(folder).r == 32
+    tensors = load_file(folder / "adapter_model.safetensors")
+    assert any(t.abs().max() > 0 for name, t in tensors.items() if "lora_B" in name), "B starts at 0 and has learned"
 
 
 def test_decisions_cite_events_that_exist(finished):
@@ -80,6 +115,7 @@ def test_executed_notebooks_are_kept_for_each_phase(finished):
         "step_002/notebooks/02_run_generation.ipynb",
         "step_002/notebooks/03_feedback_decision.ipynb",
         "step_003/notebooks/02_run_generation.ipynb",
+        "step_003/notebooks/04_grpo_training.ipynb",
     ]
     for name in kept:
         cells = json.loads((run.path / name).read_text())["cells"]
@@ -112,16 +148,16 @@ def test_budgets_hold_and_the_ledger_adds_up(finished):
         assert used["verifier_calls"] <= TINY["verifier_calls"]
         assert used["tokens"] <= TINY["tokens"]
         spent += used["verifier_calls"]
-    assert read_json(run.path / "report.json")["arms"]["H"]["verifier_calls"] == spent
+    assert read_json(run.path / "report.json")["arms"]["W+H"]["verifier_calls"] == spent
 
 
 def test_the_report_and_its_figure_tell_the_same_numbers(finished):
     run, _ = finished
     report = read_json(run.path / "report.json")
-    assert set(report["arms"]) == {"baseline", "H"}
+    assert set(report["arms"]) == {"baseline", "W+H"}
     for arm in report["arms"].values():
         assert 0 < arm["test"]["top1"] < 1
-    assert report["arms"]["H"]["dev"] >= report["arms"]["baseline"]["dev"]
+    assert report["arms"]["W+H"]["dev"] >= report["arms"]["baseline"]["dev"]
     with open(run.path.parent.parent / "figures" / "fig1.csv", newline="") as f:
         drawn = {r["arm"]: float(r["value"]) for r in csv.DictReader(f) if r["source"] == "ours"}
     assert drawn == pytest.approx({a: r["test"]["top1"] for a, r in report["arms"].items()}, rel=1e-5)
@@ -132,25 +168,31 @@ def test_the_same_phases_without_notebooks_give_the_same_bits(finished, tmp_path
     other = Run.create(make_config("smoke", **TINY), tmp_path / "by-hand")
     for g in (1, 2, 3):
         phases.run_generation(other, g)
-        if g < 3:
-            phases.feedback_decision(other, g)
+        if g < 3 and phases.feedback_decision(other, g).action == "weights":
+            phases.weight_update(other, g)
     assert fingerprint(other) == fingerprint(run)
 
 
-def test_a_killed_run_resumes_to_the_same_bits(finished, tmp_path):
+@pytest.mark.parametrize("instant", ["step_002/.trajectory.jsonl.tmp", "step_003/weights/curve.jsonl"])
+def test_a_killed_run_resumes_to_the_same_bits(finished, tmp_path, instant):
     run, _ = finished
     path = tmp_path / "killed"
+    if "step_003" in instant:  # the first two steps as the other run had them
+        shutil.copytree(run.path, path, ignore=shutil.ignore_patterns("step_003", "report.json", "notebooks", ".*"))
+        for done in (path / "ledger.jsonl", path / "agent_calls.jsonl"):
+            kept = [line for line in done.read_text().splitlines(True) if '"step":3' not in line]
+            done.write_text("".join(kept))
     command = [sys.executable, "-m", "sia_nb", "run", "--profile", "smoke", "--run-dir", str(path), "--no-figures"]
     command += [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     end = time.monotonic() + 240
-    while not (path / "step_002" / ".trajectory.jsonl.tmp").exists():
+    while not ((path / instant).exists() and (path / instant).stat().st_size):
         assert time.monotonic() < end and child.poll() is None, child.stderr.read().decode()[-2000:]
         time.sleep(0.05)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     killed = Run(path)
-    assert killed.executed() == [1]
+    assert killed.executed() == ([1] if "step_002" in instant else [1, 2])
     run_loop(killed, echo=lambda _: None, figures=False)
     assert fingerprint(killed) == fingerprint(run)
 

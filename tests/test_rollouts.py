@@ -224,7 +224,7 @@ def test_state_is_json_and_goes_on_alike():
 def test_training_through_a_scaffold(start, tmp_path):
     torch.set_num_threads(1)
     problem = digits(PARENT, calls=14, archive=[known(0, 1)])
-    hyper = make_hyper("grpo", steps=12, group_size=8, groups=2, start=start, mutation=0.25, learning_rate=5e-3, rank=4)
+    hyper = make_hyper("grpo", steps=6, group_size=8, groups=2, start=start, mutation=0.25, learning_rate=5e-3, rank=4)
     result = train(tiny_policy(), problem, hyper, folder=tmp_path, seed=0)
     assert result.stopped in ("done", "out_of_calls", "no_signal", "entropy_collapse")
     assert result.verifier_calls == problem.used <= 14

@@ -57,16 +57,16 @@ def same(a, b):
     assert json.loads((a / "result.json").read_text()) == json.loads((b / "result.json").read_text())
 
 
-def fresh_scores(policy, n=192, seed=12345):
+def fresh_scores(policy, n=128, seed=12345):
     drawn = policy.sample(ASK, n, segments=ToyProblem.segments, seed=seed)
     return [worth(SPACE.parse(s.text)) for s in drawn]
 
 
-def gain(algorithm, seed, folder, *, shuffle=False, steps=15):
+def gain(algorithm, seed, folder, *, shuffle=False):
     """How far the trained policy's fresh samples are above the base policy's, and Welch's one-sided p."""
     policy = tiny_policy(seed)
     before = fresh_scores(policy)
-    hyper = make_hyper(algorithm, steps=steps, group_size=24, learning_rate=5e-3, rank=8)
+    hyper = make_hyper(algorithm, steps=16, group_size=16, learning_rate=5e-3, rank=8)
     run(folder, hyper, policy=policy, problem=ToyProblem(shuffle=shuffle), seed=seed)
     after = fresh_scores(policy)
     p = stats.ttest_ind(after, before, equal_var=False, alternative="greater").pvalue
@@ -85,18 +85,18 @@ def test_it_learns(algorithm, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_it_learns_in_four_of_five_seeds_and_not_from_shuffled_rewards(algorithm, tmp_path):
-    real = [gain(algorithm, seed, tmp_path / f"{seed}", steps=25) for seed in range(5)]
+    real = [gain(algorithm, seed, tmp_path / f"{seed}") for seed in range(5)]
     assert sum(p < 0.05 for _, p in real) >= 4
-    noise = [gain(algorithm, seed, tmp_path / f"shuffled{seed}", steps=25, shuffle=True)[0] for seed in range(5)]
-    # a policy trained on noise drifts, up or down: the runs are the sample
+    noise = [gain(algorithm, seed, tmp_path / f"shuffled{seed}", shuffle=True)[0] for seed in range(10)]
+    # a policy trained on noise drifts, up or down, further than its samples' standard error: the runs are the sample
     assert stats.ttest_1samp(noise, 0, alternative="greater").pvalue > 0.05
-    assert sum(noise) < sum(rise for rise, _ in real) / 2
+    assert sum(noise) / 10 < sum(rise for rise, _ in real) / 5 / 5
 
 
 def test_shuffled_rewards_teach_nothing(tmp_path):
-    noise = [gain("grpo", seed, tmp_path / f"{seed}", shuffle=True)[0] for seed in range(3)]
+    noise = [gain("grpo", seed, tmp_path / f"{seed}", shuffle=True)[0] for seed in (0, 1)]
     real, _ = gain("grpo", 0, tmp_path / "real")
-    assert sum(noise) / 3 < real / 2
+    assert sum(noise) / 2 < real / 3
 
 
 # --- what it writes -------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_a_strong_kl_holds_the_policy_at_the_base(tmp_path):
     moved = {}
     for kl in (0.0, 5.0):
         policy = tiny_policy()
-        run(tmp_path / f"{kl}", small("grpo", steps=12, kl=kl), policy=policy)
+        run(tmp_path / f"{kl}", small("grpo", steps=8, kl=kl), policy=policy)
         ids = [s.token_ids for s in policy.sample(ASK, 32, segments=ToyProblem.segments, seed=9)]
         prompt = policy.prompt_ids(ASK)
         with torch.no_grad():
