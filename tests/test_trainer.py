@@ -430,6 +430,20 @@ def test_out_of_memory_at_last(tmp_path, monkeypatch):
     assert result.adapter == sha256(tmp_path / "one" / "adapter" / WEIGHTS)
 
 
+def test_out_of_memory_in_sampling(tmp_path):
+    policy, count = tiny_policy(), [0]
+
+    def sample(*args, **kwargs):
+        count[0] += 1
+        if count[0] > 1:
+            raise MemoryError
+        return type(policy).sample(policy, *args, **kwargs)
+
+    policy.sample = sample
+    result = run(tmp_path, small(), policy=policy)
+    assert (result.stopped, result.steps) == ("out_of_memory", 1) and "in sampling" in result.note
+
+
 def test_another_error_is_not_taken_for_it(tmp_path, monkeypatch):
     def step(*args, **kwargs):
         raise RuntimeError("shapes differ")
