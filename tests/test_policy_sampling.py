@@ -1,6 +1,5 @@
 """Sampling: what comes out, with which probability, and that nothing but the seed decides."""
 
-import json
 import math
 from itertools import product
 
@@ -176,11 +175,3 @@ def test_free_sampling_never_writes_a_spec():
         except InvalidSolution:
             pass
     assert valid == 0
-
-
-def test_the_faster_format_is_measured_once(tmp_path):
-    cache = tmp_path / "speed.json"
-    dtype = sampling.fastest_dtype(cache)
-    assert dtype in ("float32", "bfloat16") and json.loads(cache.read_text())["dtype"] == dtype
-    cache.write_text('{"dtype": "float32"}')
-    assert sampling.fastest_dtype(cache) == "float32"

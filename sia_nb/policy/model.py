@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,8 +121,10 @@ def verify(folder: Path) -> dict[str, Any]:
 def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "float32", threads: int | None = None) -> Policy:
     """A policy by name: the embedded model, a local folder, or a Hugging Face name (from the cache where offline).
 
+    It stands on the GPU where there is one, and is loaded by unsloth where that is installed too.
+
     Args:
-        dtype: "float32", "bfloat16", or "auto": the faster of the two here, measured once (``fastest_dtype``).
+        dtype: "float32", "bfloat16", or "auto": the faster of the two here, measured once (``speed.fastest``).
         threads: torch threads; where None, $OMP_NUM_THREADS or else the physical cores.
 
     Raises:
@@ -139,13 +142,16 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
         verify(source)
     else:
         source = Path(name) if Path(name).is_dir() else None
-    if dtype == "auto":
-        from .sampling import fastest_dtype
-
-        cache = Path(data_dir) / "models" / FOLDER / "speed.json"
-        dtype = fastest_dtype(cache)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _no_bars():
-        model, tokenizer = _from_folder(source, dtype) if source else _from_hub(name, dtype)
+        if dtype == "auto":
+            from .speed import fastest
+
+            dtype = fastest(Path(data_dir) / "models" / "speed.json", _config(source, name), device)
+        model, tokenizer = _from_unsloth(source, name, dtype) or (
+            _from_folder(source, dtype) if source else _from_hub(name, dtype)
+        )
+    model.to(device)
     if tokenizer.eos_token_id is None or not tokenizer.chat_template:
         raise ModelError(
             f"model: the tokenizer of '{name}' has no end token or no chat template; use an instruction-tuned model."
@@ -189,6 +195,36 @@ def _from_hub(name: str, dtype: str) -> tuple[Any, Any]:
             f"the Hugging Face hub or its cache (offline?): {str(error).splitlines()[0]}"
         ) from error
     return model.eval(), tokenizer
+
+
+def _from_unsloth(source: Path | None, name: str, dtype: str) -> tuple[Any, Any] | None:
+    """The model with unsloth's kernels; None where there is no GPU or no unsloth, or its attention cannot share a prompt."""
+    import importlib.util
+
+    import torch
+
+    if not torch.cuda.is_available() or importlib.util.find_spec("unsloth") is None:
+        return None
+    from unsloth import FastLanguageModel
+
+    from .prefix import asked
+
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        str(source or name), dtype=getattr(torch, dtype), max_seq_length=None, load_in_4bit=False
+    )
+    if asked(model):
+        return model.eval(), tokenizer
+    warnings.warn(f"model: unsloth's attention for '{name}' cannot share a prompt; loaded by transformers instead.", stacklevel=3)
+    return None
+
+
+def _config(source: Path | None, name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source or name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model: '{name}' has no readable config.json: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager

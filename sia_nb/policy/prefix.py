@@ -181,3 +181,13 @@ def run(model: Any, ids: list[int], positions: list[int], memory: Any) -> torch.
             memory=memory,
         )
     return out.last_hidden_state[0]
+
+
+def asked(model: Any) -> bool:
+    """Whether every layer of ``model`` takes its attention from us (some loaders put code of their own in its place)."""
+    prefix = Prefix([0])
+    try:
+        prefix.begin(model, [])
+    except ModelError:
+        return False
+    return len(prefix.keys) == model.get_decoder().config.num_hidden_layers

@@ -9,11 +9,8 @@ Imports torch; imported by ``phases``, the gateway's caller and training.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,25 +227,3 @@ class _Batch:
         for r in leaf.rows:
             self.done[r] = Sample(text, len(ids), ids, sum(leaf.logprobs), stop, tuple(leaf.logprobs))
         return []
-
-
-def fastest_dtype(cache: Path) -> str:
-    """ "float32" or "bfloat16": whichever multiplies the matrices of a small model faster here. Written to ``cache``."""
-    if cache.is_file():
-        try:
-            return str(json.loads(cache.read_text())["dtype"])
-        except (ValueError, KeyError, OSError):
-            pass
-    seconds = {}
-    for name in ("float32", "bfloat16"):
-        a = torch.ones(128, 576, dtype=getattr(torch, name))
-        b = torch.ones(1536, 576, dtype=a.dtype)
-        times = []
-        for _ in range(20):
-            t = time.perf_counter()
-            torch.nn.functional.linear(a, b)
-            times.append(time.perf_counter() - t)
-        seconds[name] = min(times)
-    dtype = min(seconds, key=seconds.__getitem__)
-    cache.write_text(json.dumps({"dtype": dtype, "seconds": seconds}) + "\n")
-    return dtype

@@ -194,15 +194,17 @@ def dense(
     block = min(_BLOCK, q.shape[1])
     several = max(1, _HELD // (block * keys.shape[1]))
     for b in range(0, q.shape[0], several):
+        whole = b if several == 1 else slice(b, b + several)  # plain products of large matrices need no copies
         for n in range(0, q.shape[1], block):
-            at = (slice(b, b + several), slice(n, n + block))
-            p = (queries[at] @ keys[at[0]].transpose(1, 2)).exp_()
+            some = slice(n, n + block)
+            at = (whole, some)
+            p = (queries[at] @ keys[whole].mT).exp_()
             if hidden is not None:
-                p.masked_fill_(hidden[at[1]], 0.0)
-            dv[at[0]] += (p.transpose(1, 2) @ grad[at])[:, :tokens]
-            ds = (grads[at] @ values[at[0]].transpose(1, 2)).mul_(p)
-            dq[at] = ds @ short[at[0]]
-            dk[at[0]] += (ds.transpose(1, 2) @ scaled[at])[:, :tokens]
+                p.masked_fill_(hidden[some], 0.0)
+            dv[whole] += (p.mT @ grad[at])[..., :tokens, :]
+            ds = (grads[at] @ values[whole].mT).mul_(p)
+            dq[at] = ds @ short[whole]
+            dk[whole] += (ds.mT @ scaled[at])[..., :tokens, :]
     return dq * scale, dk.to(k.dtype), dv.to(v.dtype)
 
 

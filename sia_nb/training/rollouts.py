@@ -14,12 +14,16 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import TrainingError
 from .hyper import Hyper
 from .problem import OutOfCalls, Problem, Reward, Start
 from .scaffolded import ScaffoldProblem
 
-__all__ = ["Rolled", "Rollout", "ScaffoldProblem", "derived", "lines", "most_tokens", "mutations", "sample", "score"]
+__all__ = [
+    "Rolled", "Rollout", "ScaffoldProblem", "derived", "figures", "lines", "most_tokens", "mutations", "sample", "score"
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from ..policy.sampling import Policy
@@ -135,6 +139,30 @@ def score(groups: list[Rolled], problem: Problem, hyper: Hyper) -> bool:
         if ended:
             return False
     return True
+
+
+def figures(groups: list[Rolled]) -> dict[str, Any]:
+    """What the curve shows of a step's rollouts, the policy's own alone; None where none was scored.
+
+    ``entropy`` is the mean of −log π over the choices sampled, in nats: an unbiased estimate of the policy's entropy a choice.
+    ``collapsed`` counts the groups without two different rewards.
+    """
+    own = [r for g in groups for r in g.rollouts if r.source == "policy"]
+    scored = [r.reward for r in own if r.reward is not None]
+    values = [r.value for r in scored]
+    low, middle, high = (float(q) for q in np.quantile(values, (0.1, 0.5, 0.9))) if values else (None, None, None)
+    return {
+        "reward_mean": float(np.mean(values)) if values else None,
+        "reward_q10": low,
+        "reward_q50": middle,
+        "reward_q90": high,
+        "reward_max": max(values, default=None),
+        "validity": sum(r.valid for r in scored) / len(scored) if scored else None,
+        "zero_share": sum(v == 0 for v in values) / len(values) if values else None,
+        "distinct": len({r.text for r in own}) / len(own),
+        "entropy": -sum(r.logprob for r in own) / max(1, sum(r.choices for r in own)),
+        "collapsed": sum(len({r.reward.value for r in g.scored}) < 2 for g in groups),
+    }
 
 
 def lines(groups: list[Rolled], step: int) -> list[dict[str, Any]]:

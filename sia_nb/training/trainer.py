@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import StoreError, TrainingError
 from ..policy import adapter
 from ..store import write_json
@@ -214,40 +212,16 @@ class _Training:
         return {**shown, "objective": stats}
 
     def _measure(self, groups: list[rollouts.Rolled]) -> dict[str, Any]:
-        """The step's line of the curve, of the policy's own rollouts; counts are cumulative.
-
-        ``entropy`` is the mean of −log π over the choices sampled, an unbiased estimate of the policy's entropy a choice.
-        """
+        """The step's line of the curve before it is learned from; counts are cumulative."""
         state = self.state
         everything = [r for g in groups for r in g.rollouts]
-        own = [r for r in everything if r.source == "policy"]
-        scored = [r for r in own if r.reward is not None]
-        values = [r.reward.value for r in scored]
-        low, middle, high = (float(q) for q in np.quantile(values, (0.1, 0.5, 0.9))) if values else (None, None, None)
-        state.tokens += sum(len(r.ids) for r in own)
+        state.tokens += sum(len(r.ids) for r in everything if r.source == "policy")
         state.verifier_calls += sum(r.reward is not None and not r.reward.cached for r in everything)
         known = [r.reward.score for r in everything if r.reward is not None and r.reward.valid]
         state.best = max([*known, *([] if state.best is None else [state.best])], default=None)
-        return {
-            "step": state.step,
-            "reward_mean": statistics.fmean(values) if values else None,
-            "reward_q10": low,
-            "reward_q50": middle,
-            "reward_q90": high,
-            "reward_max": max(values, default=None),
-            "best": state.best,
-            "validity": sum(r.reward.valid for r in scored) / len(scored) if scored else None,
-            "zero_share": sum(v == 0 for v in values) / len(values) if values else None,
-            "distinct": len({r.text for r in own}) / len(own),
-            "entropy": -sum(r.logprob for r in own) / max(1, sum(r.choices for r in own)),
-            "collapsed": sum(len({r.reward.value for r in g.scored}) < 2 for g in groups),
-            "loss": None,
-            "grad_norm": None,
-            "kl": None,
-            "objective": {},
-            "verifier_calls": state.verifier_calls,
-            "tokens": state.tokens,
-        }
+        empty = {"loss": None, "grad_norm": None, "kl": None, "objective": {}}
+        spent = {"verifier_calls": state.verifier_calls, "tokens": state.tokens}
+        return {"step": state.step, **rollouts.figures(groups), "best": state.best, **empty, **spent}
 
     def _stop(self, why: str, more: str = "") -> None:
         if not self.state.stopped:

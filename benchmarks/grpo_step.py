@@ -1,0 +1,213 @@
+"""One GRPO step of the embedded model, ours beside TRL's GRPOTrainer: same prompt, group size, lengths, LoRA, optimiser.
+
+    python benchmarks/grpo_step.py [--rows 32] [--threads 1] [--peer-python PYTHON] [--peers float32 bfloat16]
+
+A step is forward, backward and optimiser; sampling the group is timed apart. Each runs in a process of its own, on the
+GPU where there is one, and reports its peak memory. Ours samples grammar-masked specs in the number format that it
+measures to be the faster; TRL samples freely, made to write as many tokens a row as ours have on average, in the formats
+named. TRL takes micro-batches of 4 rows without gradient checkpointing, its quickest way here that fits the memory.
+``--peer-python`` names an interpreter that has trl, where this one has not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+STEPS = 3  # the first warms up; the least of the others counts
+LORA = dict(r=32, lora_alpha=32)
+RATE = 3e-4
+
+
+def ours(job: dict[str, Any]) -> dict[str, Any]:
+    """Times of our step, and the prompt and length for the peer."""
+    sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests")]
+    import torch
+    from policy_space import SPACE, messages
+
+    from sia_nb.policy import adapter
+    from sia_nb.policy.model import load
+    from sia_nb.store import data_dir
+    from sia_nb.training import objectives
+    from sia_nb.training.forward import Group, step
+
+    policy = load(data_dir=data_dir(), dtype="auto", threads=job["threads"])
+    adapter.attach(policy, rank=LORA["r"])
+    optimiser = torch.optim.AdamW(adapter.parameters(policy), lr=RATE)
+    advantages = torch.linspace(-1.5, 1.5, job["rows"], device=policy.model.device)
+    chat, segments = messages(), tuple(map(tuple, SPACE.segments()))
+    sampling, stepping = [], []
+    for seed in range(STEPS):
+        policy.forget()
+        start = time.perf_counter()
+        with adapter.merged(policy):
+            samples = policy.sample(chat, job["rows"], segments=segments, seed=seed)
+        sampling.append(time.perf_counter() - start)
+        group = Group(policy.prompt_ids(chat), [s.token_ids for s in samples], segments)
+
+        def loss(scored: list[Any]) -> tuple[Any, dict[str, float]]:
+            (s,) = scored
+            return objectives.grpo(s.logp, s.logp.detach(), None, s.mask, advantages, clip=0.2, kl=0.0)
+
+        start = time.perf_counter()
+        step(policy, [group], loss)
+        optimiser.step()
+        optimiser.zero_grad()
+        _wait()
+        stepping.append(time.perf_counter() - start)
+    return {
+        "prompt": policy.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True),
+        "prompt_tokens": len(group.prompt_ids),
+        "length": round(sum(map(len, group.rows)) / len(group.rows)),
+        "dtype": str(policy.model.dtype).removeprefix("torch."),
+        **_result(sampling, stepping),
+    }
+
+
+def trl(job: dict[str, Any]) -> dict[str, Any]:
+    """Times of TRL's step."""
+    try:
+        from trl import GRPOConfig, GRPOTrainer
+    except ImportError as error:
+        raise SystemExit(
+            f"benchmark: {sys.executable} has no usable trl ({error}). Install `trl==1.8.0` and `datasets` there, or name an "
+            "interpreter that has them: --peer-python PYTHON."
+        ) from error
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+    torch.set_num_threads(job["threads"])
+    sampling, begun, stepping = [], [0.0], []
+
+    class Timed(GRPOTrainer):
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            start = time.perf_counter()
+            out = super()._generate_and_score_completions(inputs)
+            _wait()
+            sampling.append(time.perf_counter() - start)
+            return out
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            begun[0] = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            _wait()
+            stepping.append(time.perf_counter() - begun[0] - sampling[-1])
+
+    half = job["dtype"] == "bfloat16"
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"]))
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=4, gradient_accumulation_steps=job["rows"] // 4,
+            generation_batch_size=job["rows"], num_generations=job["rows"], max_completion_length=job["length"],
+            generation_kwargs={"min_new_tokens": job["length"]}, temperature=1.0, beta=0.0, learning_rate=RATE, loss_type="grpo",
+            use_cpu=not torch.cuda.is_available(), bf16=half, gradient_checkpointing=False, report_to=[], save_strategy="no",
+            logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+        )  # fmt: skip
+        Timed(
+            model=model,
+            reward_funcs=lambda completions, **_: [float(i) for i in range(len(completions))],
+            args=config,
+            train_dataset=Dataset.from_dict({"prompt": [job["prompt"]] * STEPS}),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM"),
+            callbacks=[Clock()],
+        ).train()
+    return _result(sampling, stepping)
+
+
+def _wait() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _result(sampling: list[float], stepping: list[float]) -> dict[str, Any]:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "step": min(stepping[1:]),
+        "sampling": min(sampling[1:]),
+        "peak_memory_gb": round(peak / 1e9, 2),
+        "device": torch.cuda.get_device_name() if cuda else "CPU",
+    }
+
+
+def _child(python: str, who: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Run ``who`` in a process of its own and read its figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        threads = {"OMP_NUM_THREADS": str(job["threads"]), "MKL_NUM_THREADS": str(job["threads"])}
+        done = subprocess.run(
+            [python, str(HERE), "--child", who, json.dumps(job), str(path)], env={**os.environ, **threads, "HF_HUB_OFFLINE": "1"}
+        )
+        if done.returncode:
+            raise SystemExit(f"benchmark: {who} failed (exit {done.returncode}); its message stands above.")
+        return json.loads(path.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One GRPO step, ours beside TRL's.")
+    parser.add_argument("--rows", type=int, default=32, help="rollouts in the group, a multiple of 4")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has trl")
+    parser.add_argument("--peers", nargs="*", default=["float32", "bfloat16"], help="TRL's number formats")
+    given = parser.parse_args()
+    sys.path[:0] = [str(HERE.parent)]
+    from _common import commit, hardware, versions, write
+
+    from sia_nb.policy.model import FOLDER, fetch
+    from sia_nb.store import data_dir
+
+    fetch(data_dir())
+    job = {"rows": given.rows, "threads": given.threads}
+    mine = _child(sys.executable, "ours", job)
+    job |= {"prompt": mine.pop("prompt"), "length": mine["length"], "model": str(data_dir() / "models" / FOLDER)}
+    peers = {f"TRL {dtype}": _child(given.peer_python, "trl", {**job, "dtype": dtype}) for dtype in given.peers}
+    for name, row in {"ours": mine, **peers}.items():
+        print(f"{name:14} step {row['step']:7.2f} s  sampling {row['sampling']:7.2f} s  peak {row['peak_memory_gb']} GB")
+    fastest = min((p["step"] for p in peers.values()), default=float("nan"))
+    what = f"one GRPO step, {given.rows} rollouts of {mine['length']} tokens, prompt of {mine['prompt_tokens']} tokens, LoRA r=32"
+    write(
+        "grpo_step" if mine["device"] == "CPU" else "grpo_step_gpu",
+        what=f"{what}, ours in {mine['dtype']}: forward, backward, optimiser; sampling beside it",
+        unit="s",
+        ours=mine["step"],
+        peers={name: p["step"] for name, p in peers.items()},
+        ratio=fastest / mine["step"],
+        ours_detail=mine,
+        peers_detail=peers,
+        hardware=f"{hardware() if mine['device'] == 'CPU' else mine['device']}, {given.threads} threads",
+        versions={**versions("torch", "transformers", "peft"), "trl": _version(given.peer_python)},
+        commit=commit(),
+        command=f"python benchmarks/grpo_step.py --rows {given.rows} --threads {given.threads}",
+    )
+
+
+def _version(python: str) -> str:
+    code = "from importlib.metadata import version; print(version('trl'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip() or "none"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        result = {"ours": ours, "trl": trl}[sys.argv[2]](json.loads(sys.argv[3]))
+        Path(sys.argv[4]).write_text(json.dumps(result))
+    else:
+        main()
