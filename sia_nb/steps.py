@@ -140,17 +140,6 @@ def open_verifier(run: Run, task: Task) -> Iterator[Verifier]:
         verifier.close()
 
 
-def dtype(run: Run) -> str:
-    """The number format of the run's local policy; where the config says "auto", what was measured at its first step."""
-    if run.config.dtype != "auto" or run.config.policy_url:
-        return run.config.dtype
-    if "dtype" not in run.info:
-        from .policy.sampling import fastest_dtype
-
-        run.update(dtype=fastest_dtype(data_dir() / "cache" / "dtype.json"))
-    return run.info["dtype"]
-
-
 _POLICIES: dict[tuple, Any] = {}
 
 
@@ -161,7 +150,8 @@ def open_policy(run: Run, weights: int = 0) -> Any:
         ModelError: the model or the adapter is missing or damaged.
     """
     c = run.config
-    key = (c.policy, c.policy_url, dtype(run), c.threads)
+    dtype = run.info.get("dtype", c.dtype)  # "auto" is measured at the run's first step, and kept
+    key = (c.policy, c.policy_url, dtype, c.threads)
     if key not in _POLICIES:
         if c.policy_url:
             from .policy.endpoint import EndpointPolicy
@@ -170,7 +160,9 @@ def open_policy(run: Run, weights: int = 0) -> Any:
         else:
             from .policy.model import load
 
-            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=dtype(run), threads=c.threads)
+            _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=dtype, threads=c.threads)
+    if dtype == "auto" and not c.policy_url:
+        run.update(dtype=str(_POLICIES[key].model.dtype).removeprefix("torch."))
     if "W" in c.arm:  # validated: never with a policy behind a URL
         from .policy import adapter
 

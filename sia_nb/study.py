@@ -160,10 +160,8 @@ def transfer_study(
 
     def policy() -> Any:
         from .policy.model import load
-        from .policy.sampling import fastest_dtype
 
-        kind = fastest_dtype(data_dir() / "cache" / "dtype.json") if dtype == "auto" else dtype
-        return load(plan.policy, data_dir=data_dir(), dtype=kind, threads=threads)
+        return load(plan.policy, data_dir=data_dir(), dtype=dtype, threads=threads)
 
     def verifier(name: str) -> Any:
         return task.verifier(data_dir(), data_dir() / "cache" / task.name, workers=workers, instance=name)

@@ -100,7 +100,10 @@ class ScaffoldProblem:
         """Build the prompts that are not known yet, in one sandbox."""
         if not wanted:
             return
-        states = [{"task": task_info(self.task, name), "best": [parent] if parent else [], "parent": parent} for name, parent in wanted.values()]
+        states = [
+            {"task": task_info(self.task, name), "best": [parent] if parent else [], "parent": parent}
+            for name, parent in wanted.values()
+        ]
         calls = [("build_prompt", [state]) for state in states]
         for key, called in zip(wanted, call_scaffold(self.source, calls, **self._rights()), strict=True):
             if called.error:
