@@ -115,12 +115,21 @@ def commit() -> str:
 
 
 def hardware() -> str:
-    """This machine in one line: processor, cores, memory."""
+    """This machine in one line: processor, cores, memory, GPUs."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):
         cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB"
+    return ", ".join([cpu, f"{os.cpu_count()} cores", f"{memory:.0f} GiB", *_gpus()])
+
+
+def _gpus() -> list[str]:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
+        names = [name.strip() for name in names if name.strip()]
+        return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
+    return []
 
 
 def provenance() -> dict[str, Any]:
