@@ -20,6 +20,7 @@ MOST_STEPS = 50  # TTT-Discover's
 WALK = 8e-3  # learning rate × updates: Adam moves a weight by about its rate an update; 24 × 3.3e-4 learned
 RATES = (3e-4, 1e-3)
 REPEATS = 0.25  # share of rollouts that cost a verifier call, at least: repeats are free, but never counted on alone
+MUTE = 0.5  # share of answers that earn nothing from which on half of a group is written by code mutation
 ALIKE = 0.6  # share of different answers under which a KL term is to keep the policy from collapsing
 SEVERAL_EPOCHS = ("grpo", "ppo", "bon_bc", "dpo")  # bounded on rollouts that are no longer the policy's own
 
@@ -51,13 +52,15 @@ def rollouts_for(view: View, mutation: float) -> tuple[int, int, int]:
 
 
 def mutation_share(view: View) -> float:
-    """Half of a group by code mutation where the best known solution is out of the policy's reach, else none.
+    """Half of a group by code mutation where most of the policy's answers earn nothing, or the best known solution is out
+    of its reach; else none.
 
     Out of reach: above the policy's best by more than the standard deviation of its rewards. Trained on its own
     children alone, a policy fell behind a search in code; on groups mixed half and half it did not.
     """
     best = max((s.score for s in view.history if s.accepted), default=0.0)
-    return 0.5 if view.rewards["best"] + view.rewards["sd"] < best else 0.0
+    far = view.rewards["best"] + view.rewards["sd"] < best
+    return 0.5 if far or view.rewards["zero_share"] >= MUTE else 0.0
 
 
 def size(view: View, algorithm: str) -> Size:
@@ -102,7 +105,10 @@ def size(view: View, algorithm: str) -> Size:
         f"{chosen['learning_rate']:g}, from {_START[chosen['start']]}"
     )
     if mutation:
-        why += f"; half of each group by code mutation, as the policy's best ({view.rewards['best']:.4f}) is far below the best known one"
+        why += (
+            f"; half of each group by code mutation, as {view.rewards['zero_share']:.0%} of the policy's answers earn nothing and its "
+            f"best is {view.rewards['best']:.4f}"
+        )
     if "kl" in chosen:
         why += f"; a KL term of {chosen['kl']:g}, as only {view.rewards['distinct_share']:.0%} of the answers differ"
     return Size(chosen, why + ".")
