@@ -124,6 +124,8 @@ def hardware() -> str:
 
 
 def _gpus() -> list[str]:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # hidden from what runs here
+        return []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         names = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
