@@ -2,7 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?= cpu
 SEEDS   ?= 1
-ARMS    ?= all
+ARMS    ?= W+H
 TASK    ?= lawbench
 VENV    := .venv
 PY      := $(VENV)/bin/python
