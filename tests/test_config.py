@@ -77,3 +77,16 @@ def test_any_values_give_a_config_or_a_config_error(values):
     except ConfigError:
         return
     assert config.validate(json.loads(json.dumps(made.model_dump()))) == made
+
+
+def test_an_arm_that_trains_needs_a_policy_of_our_own():
+    with pytest.raises(ConfigError, match="arm: 'W\\+H' trains.*policy_url names a server"):
+        make_config("smoke", arm="W+H", policy_url="http://localhost:8000/v1")
+    with pytest.raises(ConfigError, match="arm: 'B'.*not valid"):
+        make_config("smoke", arm="B")
+
+
+def test_a_fixed_algorithm_is_one_of_the_six():
+    assert make_config("smoke", algorithm="dpo").algorithm == "dpo"
+    with pytest.raises(ConfigError, match="'gpro' is not known.*Did you mean 'grpo'"):
+        make_config("smoke", algorithm="gpro")
