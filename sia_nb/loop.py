@@ -25,9 +25,21 @@ from . import notebooks
 from .config import RunConfig
 from .store import Run, data_dir, read_json, write_json
 
-# Seconds a notebook, a verifier call, a sampled token and a report took on the machine of the reference runs; replaced
+# Seconds a notebook, a verifier call, a sampled token, a report and a weight update took on the machine of the reference runs; replaced
 # by what this machine's own runs took as soon as there is one (data/cache/speed.json).
-REFERENCE_SPEED = {"notebook": 5.0, "verifier_call": 1.2, "token": 0.006, "tokens_per_call": 150.0, "report": 60.0}
+REFERENCE_SPEED = {
+    "notebook": 5.0,
+    "verifier_call": 1.2,
+    "token": 0.006,
+    "tokens_per_call": 150.0,
+    "report": 60.0,
+    "training": 60.0,
+}
+WEIGHT_STEPS = {
+    "H": 0.0,
+    "W": 1.0,
+    "W+H": 0.35,
+}  # share of the steps after the first that a weight update makes, for the estimate
 
 
 @dataclass
@@ -58,7 +70,8 @@ class Clock:
 
     def total(self, c: RunConfig) -> float:
         """Seconds of the whole run."""
-        return (c.steps + 1) * self.speed["notebook"] + c.steps * self.step(c) + self.speed["report"]
+        training = WEIGHT_STEPS[c.arm] * (c.steps - 1) * self.speed["training"]
+        return (c.steps + 1) * self.speed["notebook"] + c.steps * self.step(c) + training + self.speed["report"]
 
     def learn(self, seconds: float, used: dict[str, float]) -> None:
         """Correct the figures by one executed step: its tokens first, the rest is its verifier calls'."""
@@ -67,6 +80,10 @@ class Clock:
             self._blend("verifier_call", max(0.1, rest - used["tokens"] * self.speed["token"]) / used["verifier_calls"])
         elif used["tokens"]:
             self._blend("token", rest / used["tokens"])
+
+    def learn_training(self, seconds: float) -> None:
+        """Correct the figure of a weight update by one."""
+        self._blend("training", seconds)
 
     def _blend(self, key: str, seen: float) -> None:
         floor = 0.2 * REFERENCE_SPEED[key]  # verdicts that another run left in the cache say nothing of the next run's
@@ -175,8 +192,9 @@ def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:
         if decision["action"] == "stop":
             break
         if decision["action"] == "weights" and not run.done(g + 1, "train"):
-            _notebook(run, "04_grpo_training", run.step(g + 1) / "notebooks", bar, 0, run_dir=where, step=g)
-            bar.advance(0, f"step {g + 1}: {_trained(run, g + 1)}")
+            weight, folder = plan.speed["training"], run.step(g + 1) / "notebooks"
+            clock.learn_training(_notebook(run, "04_grpo_training", folder, bar, weight, run_dir=where, step=g))
+            bar.advance(weight, f"step {g + 1}: {_trained(run, g + 1)}")
 
 
 def _trained(run: Run, g: int) -> str:
