@@ -2,7 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?= cpu
 SEEDS   ?= 1
-ARMS    ?= W+H
+ARMS    ?= $(if $(filter paper,$(PROFILE)),H,W+H)
 TASK    ?= lawbench
 VENV    := .venv
 PY      := $(VENV)/bin/python

@@ -71,6 +71,8 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         children.append(child)
+        if stopping.is_set():
+            child.terminate()
         last = ""
         assert child.stdout is not None
         for line in child.stdout:
@@ -89,10 +91,11 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
     except KeyboardInterrupt:
         stopping.set()
         for child in children:
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(signal.SIGINT)
+            child.terminate()  # a child of a background job ignores SIGINT
         for child in children:
-            child.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(60)
+            child.kill()
         raise Interrupted("interrupted; everything finished so far is kept. The same command goes on from here.") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -236,9 +236,12 @@ def _transfer(args: argparse.Namespace, _: list[str]) -> None:
     from .study import make_plan, parse_hyper, progress_line, transfer_study
     from .view.transfer import find, transfer_figure
 
+    for name in ("workers", "threads"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name}: {getattr(args, name)}; expected at least 1")
     plan = make_plan(
         args.size, task=args.task, name=args.name, algorithm=args.algorithm, seeds=args.seeds, searches=args.searches,
-        calls=args.calls, **parse_hyper(args.set),
+        calls=args.calls, hyper=parse_hyper(args.set),
     )  # fmt: skip
     how = {"publish": args.publish, "threads": args.threads, "workers": args.workers, "echo": progress_line}
     path = find(plan.name) if args.redraw else transfer_study(plan, only=tuple(args.only), **how)

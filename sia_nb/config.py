@@ -25,7 +25,7 @@ class RunConfig(BaseModel):
     steps: int = Field(8, ge=1, le=500, description="step budget: how many scaffolds are executed, A_1 included")
     verifier_calls: int = Field(28, ge=1, le=100_000, description="verifier calls a step")
     tokens: int = Field(20_000, ge=1, le=100_000_000, description="sampled tokens a step")
-    seconds: float = Field(900.0, gt=0, le=7 * 86400, description="wall-clock cap of a step, in seconds")
+    seconds: float = Field(900.0, gt=0, le=7 * 86400, description="wall-clock cap of a step's execution, in seconds")
     dollars: float = Field(20.0, ge=0, le=100_000, description="cap on the agents' cost of the whole run, in US dollars")
     agent: Literal["playbook", "claude", "openai_compatible", "replay"] = Field(
         "playbook", description="Meta- and Feedback-Agent"
@@ -115,10 +115,12 @@ def validate(values: dict[str, Any]) -> RunConfig:
             f"arm: '{config.arm}' trains the policy's weights, but policy_url names a server ({config.policy_url}), whose weights "
             "cannot be changed from here; use arm H, or a local policy"
         )
-    if config.algorithm:
-        from .training.hyper import make_hyper
+    if config.algorithm or "W" in config.arm:
+        from .training.hyper import ALGORITHMS, make_hyper
 
-        make_hyper(config.algorithm)
+        fixed = {k: getattr(config, k) for k in ("group_size", "learning_rate") if getattr(config, k)}
+        for algorithm in (config.algorithm,) if config.algorithm else ALGORITHMS:
+            make_hyper(algorithm, **fixed)
     if config.agent == "replay" and not config.replay_of:
         raise ConfigError("replay_of: empty, but agent is 'replay'; expected the folder of the run to repeat")
     if config.agent == "openai_compatible" and not (config.agent_url and config.agent_model):

@@ -307,6 +307,11 @@ def report(run: Run) -> dict[str, Any]:
     steps = run.executed()
     if not steps:
         raise StoreError(f"{run.path} has no executed step yet; run it first: python -m sia_nb resume {run.path.name}")
+    if steps[-1] < run.config.steps and not _stopped(run, steps[-1]):
+        raise StoreError(
+            f"{run.path} has executed {steps[-1]} of {run.config.steps} steps; the sealed test is opened once, after the last: "
+            f"python -m sia_nb resume {run.path.name}"
+        )
     task, started = get_task(run.config.task), time.monotonic()
     prepare_data(run)
     first = run.metrics(steps[0])
@@ -338,6 +343,10 @@ def report(run: Run) -> dict[str, Any]:
     spend(run, steps[-1], "report", seconds=time.monotonic() - started)
     write_json(path, result)
     return result
+
+
+def _stopped(run: Run, step: int) -> bool:
+    return run.done(step, "decision") and read_json(run.step(step) / "decision.json")["action"] == "stop"
 
 
 def _open_seal(task: Task, verifier: Verifier, solution: Solution | None, full: dict[str, Any]) -> dict[str, Any]:

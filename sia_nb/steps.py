@@ -161,16 +161,19 @@ def open_policy(run: Run, weights: int = 0) -> Any:
             from .policy.model import load
 
             _POLICIES[key] = load(c.policy, data_dir=data_dir(), dtype=dtype, threads=c.threads)
+    policy = _POLICIES[key]
     if dtype == "auto" and not c.policy_url:
-        run.update(dtype=str(_POLICIES[key].model.dtype).removeprefix("torch."))
-    if "W" in c.arm:  # validated: never with a policy behind a URL
+        measured = str(policy.model.dtype).removeprefix("torch.")
+        run.update(dtype=measured)
+        _POLICIES[(c.policy, c.policy_url, measured, c.threads)] = policy
+    if not c.policy_url:
         from .policy import adapter
 
         if weights:
-            adapter.load(_POLICIES[key], run.step(weights) / "weights" / "adapter")
+            adapter.load(policy, run.step(weights) / "weights" / "adapter")
         else:
-            adapter.detach(_POLICIES[key])
-    return _POLICIES[key]
+            adapter.detach(policy)
+    return policy
 
 
 @contextlib.contextmanager
@@ -199,10 +202,13 @@ def open_run_agents(run: Run, task: Task) -> Iterator[Any]:
 
 def place_scaffold(run: Run, g: int, source: str, origin: dict[str, Any]) -> None:
     """Write A_g and where it came from."""
+    origin = {"weights": 0, "algorithm": "", **origin}
     if run.done(g, "run"):
+        if run.scaffold(g) == source and run.origin(g) == origin:
+            return
         raise StoreError(f"{run.step(g)} has been executed already; its scaffold cannot change")
     write_atomic(run.step(g) / "scaffold" / "agent.py", source)
-    write_json(run.step(g) / "origin.json", {"weights": 0, "algorithm": "", **origin})
+    write_json(run.step(g) / "origin.json", origin)
 
 
 def spend(run: Run, step: int, phase: str, **amounts: float) -> None:

@@ -42,7 +42,7 @@ SIZES = {
         ("mixed-5x20", "alike-5x10"), ("held-mixed-7x3",), 1, 1, 8, {"steps": 2, "group_size": 4},
         "does everything work? about a minute",
     ),
-    "full": Size((), (), 3, 2, 64, {"steps": 24, "groups": 4, "group_size": 16, "kl": 0.01}, "what is published"),
+    "full": Size((), (), 5, 2, 64, {"steps": 24, "groups": 4, "group_size": 16, "kl": 0.01}, "what is published"),
 }  # fmt: skip
 
 # Seconds on two cores, for the first estimate; what is measured on the way takes their place.
@@ -59,7 +59,7 @@ def make_plan(
     seeds: int = 0,
     searches: int = 0,
     calls: int = 0,
-    **hyper: Any,
+    hyper: dict[str, Any] | None = None,
 ):
     """The plan of a size, with what is given laid over it.
 
@@ -83,7 +83,7 @@ def make_plan(
         seeds=tuple(range(seeds or chosen.seeds)),
         searches=searches or chosen.searches,
         calls=calls or chosen.calls,
-        hyper=make_hyper(algorithm, **{**chosen.hyper, **hyper}),
+        hyper=make_hyper(algorithm, **{**chosen.hyper, **(hyper or {})}),
     )
 
 

@@ -8,7 +8,9 @@ g+1 the rest, so that a step costs the same whichever lever made it. Called by `
 
 from __future__ import annotations
 
+import hashlib
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +50,7 @@ def weight_update(
     """Train the adapter as F decided after ``step``; makes step g+1. Returns what training came to.
 
     With ``algorithm``, where F decided something else, an experiment beside the run: it trains through the incumbent
-    of ``step`` into ``by_hand/`` and changes nothing of the run.
+    of ``step`` into a folder under ``by_hand/`` and changes nothing of the run. The result names its ``folder``.
 
     Args:
         step: the step after which F chose; 0: the newest executed one, and the run is brought to a step whose answers
@@ -71,12 +73,16 @@ def weight_update(
                 "name an algorithm to train by hand beside the run"
             )
         chosen = choose(run, algorithm, hyperparameters or {})
-        folder = run.path / "by_hand" / f"step_{step:03d}-{algorithm}"
-        return _train(run, incumbent(run, step), step, chosen, folder, on_step)
+        folder = by_hand(run, step, chosen)
+        return {**_train(run, incumbent(run, step), step, chosen, folder, on_step), "folder": str(folder)}
     if run.done(step + 1, "train"):
-        return training_summary(run, step + 1) or {}
-    chosen = choose(run, decision.algorithm or "", {**decision.hyperparameters, **(hyperparameters or {})})
+        return {**(training_summary(run, step + 1) or {}), "folder": str(run.step(step + 1) / "weights")}
     parent, folder, started = incumbent(run, step), run.step(step + 1) / "weights", time.monotonic()
+    begun = folder / "hyper.json"  # an update that was killed goes on as it began
+    asked_for = {**decision.hyperparameters, **(hyperparameters or {})}
+    chosen = (
+        Hyper(**read_json(begun)) if begun.exists() else choose(run, run.config.algorithm or decision.algorithm or "", asked_for)
+    )
     result = _train(run, parent, step, chosen, folder, on_step)
     before = run.origin(parent)
     origin = {"action": "weights", "parent": parent, "edits": [], "author": before["author"]}
@@ -85,7 +91,8 @@ def weight_update(
     spend(run, step + 1, "train", **used, seconds=time.monotonic() - started)
     files = [f for f in sorted(folder.rglob("*")) if f.is_file() and "checkpoint" not in f.relative_to(folder).parts[0]]
     run.finish(step + 1, "train", [*files, run.step(step + 1) / "scaffold" / "agent.py", run.step(step + 1) / "origin.json"])
-    return result
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # it has served: some 120 MB
+    return {**result, "folder": str(folder)}
 
 
 def choose(run: Run, algorithm: str, hyperparameters: dict[str, Any]) -> Hyper:
@@ -96,7 +103,13 @@ def choose(run: Run, algorithm: str, hyperparameters: dict[str, Any]) -> Hyper:
     """
     config = run.config
     fixed = {k: getattr(config, k) for k in ("group_size", "learning_rate") if getattr(config, k)}
-    return make_hyper(config.algorithm or algorithm, **{**hyperparameters, **fixed})
+    return make_hyper(algorithm, **{**hyperparameters, **fixed})
+
+
+def by_hand(run: Run, step: int, chosen: Hyper) -> Path:
+    """Where an update beside the run is kept: one folder for each choice of hyperparameters."""
+    digest = hashlib.sha256(chosen.model_dump_json().encode()).hexdigest()[:6]
+    return run.path / "by_hand" / f"step_{step:03d}-{chosen.algorithm}-{digest}"
 
 
 def asked(run: Run, step: int) -> dict[str, Any]:
@@ -120,7 +133,8 @@ def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_ste
     tokens = math.floor(config.tokens * config.weight_share)
     prepare_data(run)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "hyper.json", chosen.model_dump())
+    if not (folder / "hyper.json").exists():
+        write_json(folder / "hyper.json", chosen.model_dump())
 
     def tell(line: dict[str, Any]) -> None:
         run.progress(f"training step {line['step']} of {chosen.steps}", line["step"], chosen.steps)

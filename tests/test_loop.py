@@ -247,7 +247,8 @@ def test_a_report_of_a_run_without_steps_says_what_to_do(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["01_init_scaffold", "02_run_generation", "03_feedback_decision", "00_quickstart", "05_ablation_figures"]
+    "name",
+    ["01_init_scaffold", "02_run_generation", "03_feedback_decision", "04_grpo_training", "00_quickstart", "05_ablation_figures"],
 )
 def test_each_notebook_runs_by_hand_with_its_defaults(name, lawbench_data, embedded_model, tmp_path_factory, monkeypatch):
     from sia_nb import notebooks

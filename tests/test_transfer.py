@@ -321,7 +321,7 @@ def test_the_figure_and_its_data_are_written_from_the_file(done, tmp_path):
 
 # --- the command ------------------------------------------------------------------------------------------
 def test_the_sizes_name_instances_of_the_task():
-    smoke, full = make_plan("smoke"), make_plan("full", seeds=5, steps=7)
+    smoke, full = make_plan("smoke"), make_plan("full", seeds=5, hyper={"steps": 7})
     assert (len(full.train), len(full.held_out), len(full.seeds), full.hyper.steps) == (16, 6, 5, 7)
     assert set(smoke.train) < set(full.train) and set(smoke.held_out) < set(full.held_out)
     assert "all191" not in full.train and full.calls == 64
@@ -330,7 +330,7 @@ def test_the_sizes_name_instances_of_the_task():
     with pytest.raises(ConfigError, match="size: 'ful' is not known.*Did you mean 'full'"):
         make_plan("ful")
     with pytest.raises(ConfigError, match="group_sise.*Did you mean 'group_size'"):
-        make_plan("smoke", group_sise=8)
+        make_plan("smoke", hyper={"group_sise": 8})
 
 
 def test_hyperparameters_on_the_command_line(capsys):

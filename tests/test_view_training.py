@@ -100,13 +100,7 @@ def test_rollouts_are_sorted_and_those_without_a_verdict_are_left_out():
 def test_a_step_that_was_not_trained_is_a_clear_error(run):
     with pytest.raises(StoreError, match="step 1 of one was not made by a weight update; steps that were: 2"):
         training.folder_of(run, 1)
-    assert training.folder_after(run, 1) == training.folder_after(run, 1, "entropic") == run.step(2) / "weights"
-    with pytest.raises(StoreError, match="no weight update after step 1 by grpo"):
-        training.folder_after(run, 1, "grpo")
-    by_hand = run.path / "by_hand" / "step_001-grpo"
-    by_hand.mkdir(parents=True)
-    (by_hand / "curve.jsonl").write_text("")
-    assert training.folder_after(run, 1, "grpo") == by_hand
+    assert training.folder_of(run, 2) == run.step(2) / "weights"
 
 
 def test_headless_a_line_a_step_and_a_repeated_step_takes_its_place():

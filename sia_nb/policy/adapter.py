@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import ModelError
+from ..errors import ModelError, StoreError
 from .model import sha256
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ def save(policy: Policy, folder: Path | str) -> str:
     """Write the adapter to ``folder``, whole or not at all; returns the SHA-256 of its weights' file.
 
     Raises:
-        ModelError: there is no adapter, or the folder cannot be written.
+        ModelError: there is no adapter. StoreError: the disk is full or the folder not writable.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -127,9 +128,15 @@ def save(policy: Policy, folder: Path | str) -> str:
             os.replace(new, folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise ModelError(f"adapter: cannot write {folder}: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise StoreError(f"adapter: cannot write {folder}: {said}. Free some space and call it again.") from error
     return digest
+
+
+def rank(policy: Policy) -> int:
+    """The rank of the adapter that the policy wears."""
+    return int(policy.model.peft_config[NAME].r)
 
 
 def load(policy: Policy, folder: Path | str) -> None:

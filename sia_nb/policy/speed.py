@@ -7,7 +7,9 @@ Imported by ``model`` where the format is "auto".
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,8 +32,11 @@ def fastest(cache: Path, config: Any, device: torch.device) -> str:
     known = _read(cache)
     if key not in known:
         known[key] = {name: _seconds(shape, getattr(torch, name), device) for name in FORMATS}
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a folder that cannot be written is measured for each time
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, cache)
     return min(FORMATS, key=lambda name: known[key][name])
 
 

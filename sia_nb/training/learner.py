@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, StoreError, TrainingError
 from ..policy import adapter
 from . import advantages, forward, objectives
 from .hyper import Hyper
@@ -136,6 +136,11 @@ class Learner:
             adapter.parameters(policy)
         except ModelError:
             adapter.attach(policy, rank=hyper.rank, seed=seed)
+        worn = adapter.rank(policy)
+        if worn != hyper.rank:
+            raise TrainingError(
+                f"rank: {hyper.rank}, but the adapter to go on from has rank {worn}; leave rank at {worn}, or start from the base."
+            )
         self.head = None
         if hyper.algorithm == "ppo":
             device = policy.model.get_input_embeddings().weight.device
@@ -271,7 +276,10 @@ class Learner:
         adapter.save(self.policy, folder / "adapter")
         head = self.head.state_dict() if self.head is not None else {}
         state = {"optimiser": self.optimiser.state_dict(), "head": head, "token_budget": self.token_budget}
-        torch.save(state, folder / "optimiser.pt")
+        try:
+            torch.save(state, folder / "optimiser.pt")
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise StoreError(f"checkpoint: {folder} cannot be written: {error}. Free some space and call it again.") from error
 
     def load(self, folder: Path) -> None:
         """Go on from what ``save`` wrote."""

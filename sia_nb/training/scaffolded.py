@@ -18,8 +18,6 @@ from ..tasks.base import Solution, Task, Verifier
 from .buffer import Buffer
 from .problem import OutOfCalls, Reward, Start
 
-SANDBOXES = 4  # one step's texts are read in
-
 
 class ScaffoldProblem:
     """A scaffold, a task and its verifier as a training problem.
@@ -119,12 +117,10 @@ class ScaffoldProblem:
     def read(self, texts: list[str]) -> list[str | None]:
         """The scaffold's ``extract`` of each text, equal texts once; None also where it raises.
 
-        A text that ends the sandbox is passed over and the others are read in a new one, at most ``SANDBOXES`` times.
+        A text that ends the sandbox is passed over and the others are read in a new one.
         """
         left, found = list(dict.fromkeys(texts)), {}
-        for _ in range(SANDBOXES):
-            if not left:
-                break
+        while left:
             called = call_scaffold(self.source, [("extract", [t]) for t in left], **self._rights())
             ended = next((i for i, c in enumerate(called) if c.error.startswith(("killed", "crashed"))), len(left) - 1)
             found |= {t: c.value for t, c in zip(left[: ended + 1], called, strict=False)}

@@ -135,9 +135,9 @@ class _Training:
             if line is not None:
                 line["seconds"] = round(time.monotonic() - began, 3)
                 self._append("curve.jsonl", [line])
-            self._checkpoint()
-            if line is not None and self.on_step:
-                self.on_step(line)
+                self._checkpoint()  # a stop before a step is found again on resume: the last checkpoint is left alone
+                if self.on_step:
+                    self.on_step(line)
         return self._finish()
 
     def _begin(self) -> None:
@@ -185,7 +185,7 @@ class _Training:
             line |= self._learn(usable)
         state.barren = 0 if usable else state.barren + 1
         if state.barren >= PATIENCE:
-            self._stop("no_signal")
+            self._stop("no_signal", _commonest_failure(groups))
         if not enough:
             self._stop("out_of_calls")
         line["notes"], self.learner.notes = self.learner.notes, []
@@ -250,12 +250,19 @@ class _Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, size in self.state.sizes.items():
             with open(self.folder / name, "ab") as f:
+                if f.tell() < size:
+                    raise StoreError(
+                        f"training: {self.folder / name} was cut since its checkpoint; delete {self.folder} to begin anew"
+                    )
                 f.truncate(size)
 
     def _finish(self) -> Result:
         lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_bytes().splitlines()]
-        some = max(1, self.state.step // 8)
-        own = [r for r in lines if r["source"] == "policy" and r["score"] is not None]
+        own = [r for r in lines if r["source"] == "policy"]
+        cut = {r["step"] for r in own if r["score"] is None}  # only repeats were scored there: no fair sample
+        own = [r for r in own if r["step"] not in cut]
+        last = max((r["step"] for r in own), default=0)
+        some = max(1, last // 8)
         found = {(r["instance"], r["solution_id"]): r for r in lines if r["valid"]}
         known = [{k: r[k] for k in ("solution", "score", "instance")} for r in found.values()]
         ranked = sorted(known, key=lambda s: -s["score"])
@@ -265,7 +272,7 @@ class _Training:
             stopped=self.state.stopped,
             note=self.state.note,
             before=_mean([r["score"] for r in own if r["step"] <= some]),
-            after=_mean([r["score"] for r in own if r["step"] > self.state.step - some]),
+            after=_mean([r["score"] for r in own if r["step"] > last - some]),
             best=ranked[0] if ranked else None,
             verifier_calls=self.state.verifier_calls,
             tokens=self.state.tokens,
@@ -274,6 +281,15 @@ class _Training:
         )
         write_json(self.folder / "result.json", asdict(result))
         return result
+
+
+def _commonest_failure(groups: list[rollouts.Rolled]) -> str:
+    """What most rollouts failed of, where all did; "" where one was valid."""
+    rewards = [r.reward for g in groups for r in g.scored]
+    if not rewards or any(r.valid for r in rewards):
+        return ""
+    reasons = [r.reason for r in rewards]
+    return f"no rollout was valid, most often: {max(reasons, key=reasons.count)[:200]}"
 
 
 def _mean(values: list[float]) -> dict[str, float]:

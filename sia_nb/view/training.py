@@ -48,20 +48,6 @@ def folder_of(run: Run, step: int) -> Path:
     return run.step(step) / "weights"
 
 
-def folder_after(run: Run, step: int, algorithm: str = "") -> Path:
-    """Where ``weight_update(run, step, algorithm=...)`` left its files: the run's step g+1, or beside the run by hand.
-
-    Raises:
-        StoreError: no such weight update has been made.
-    """
-    if step + 1 in trained_steps(run) and algorithm in ("", run.origin(step + 1)["algorithm"]):
-        return folder_of(run, step + 1)
-    folder = run.path / "by_hand" / f"step_{step:03d}-{algorithm}"
-    if not (folder / "curve.jsonl").exists():
-        raise StoreError(f"{run.path.name} has no weight update after step {step}{' by ' + algorithm if algorithm else ''}")
-    return folder
-
-
 def result(folder: Path) -> dict[str, Any]:
     """result.json of a weight update."""
     return read_json(folder / "result.json")
