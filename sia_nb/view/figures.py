@@ -147,8 +147,10 @@ def panel_from_data(ax: Any, *, rows: list[dict], title: str, ylabel: str) -> No
         )
     )
     if any(r["source"] == "reference" for r in rows):
-        n = max(r["seeds"] for r in rows if r["source"] == "reference")
-        handles.append(Patch(color="#666666", alpha=0.25, label=f"committed reference runs, {n} seeds"))
+        behind = [r for r in rows if r["source"] == "reference"]
+        n, calls = (max(float(r[key] or 0) for r in behind) for key in ("seeds", "verifier_calls"))
+        label = f"committed reference runs, {n:.0f} seeds of {calls:.0f} verifier calls"
+        handles.append(Patch(color="#666666", alpha=0.25, label=label))
     ax.set(title=title, ylabel=ylabel, ylim=(0, 1), xlim=(-0.6, len(arms) - 0.4), xticks=range(len(arms)))
     ax.set_xticklabels([ARM_NAMES[a] for a in arms])
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.1), fontsize=7.5, ncols=1)
