@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -123,6 +124,7 @@ def execute(
         text=True,
         start_new_session=True,
         env=environment,
+        preexec_fn=_die_with_parent,
     )
     try:
         while True:
@@ -147,6 +149,12 @@ def execute(
         raise _failure(source, partial, log)
     os.replace(partial, output)
     return time.monotonic() - start
+
+
+def _die_with_parent() -> None:
+    """End the notebook where the loop is killed: it must not go on writing into a run that is resumed meanwhile."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; the kernel watches for its own parent
 
 
 def _end(child: subprocess.Popen) -> None:

@@ -8,16 +8,18 @@ g+1 the rest, so that a step costs the same whichever lever made it. Called by `
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .agents.base import Decision
-from .errors import ConfigError
+from .errors import ConfigError, StoreError
 from .steps import (
     archive,
     incumbent,
@@ -36,6 +38,7 @@ from .store import Run, read_json, write_json
 from .tasks import get_task
 from .training.hyper import Hyper, make_hyper
 
+LAST_BREATH = 60  # seconds to wait for another process in the folder
 OnStep = Callable[[dict[str, Any]], None]
 
 
@@ -89,7 +92,9 @@ def weight_update(
     place_scaffold(run, step + 1, run.scaffold(parent), origin | {"weights": step + 1, "algorithm": chosen.algorithm})
     used = {k: result[k] for k in ("verifier_calls", "tokens")}
     spend(run, step + 1, "train", **used, seconds=time.monotonic() - started)
-    files = [f for f in sorted(folder.rglob("*")) if f.is_file() and "checkpoint" not in f.relative_to(folder).parts[0]]
+    files = [
+        f for f in sorted(folder.rglob("*")) if f.is_file() and f.relative_to(folder).parts[0] not in ("checkpoint", ".lock")
+    ]
     run.finish(step + 1, "train", [*files, run.step(step + 1) / "scaffold" / "agent.py", run.step(step + 1) / "origin.json"])
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # it has served: some 120 MB
     return {**result, "folder": str(folder)}
@@ -123,6 +128,28 @@ def asked(run: Run, step: int) -> dict[str, Any]:
 
 def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_step: OnStep | None) -> dict[str, Any]:
     """Train through step ``parent``'s scaffold, from its adapter, with the budget of one step."""
+    prepare_data(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        return _train_in(run, parent, step, chosen, folder, on_step)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder of an update; a process that was killed a moment ago may still be on its way out."""
+    with open(folder / ".lock", "w") as lock:
+        for left in range(LAST_BREATH, -1, -1):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not left:
+                    raise StoreError(f"{folder} is in use: another process trains there; wait for it or end it") from None
+                time.sleep(1)
+        yield
+
+
+def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_step: OnStep | None) -> dict[str, Any]:
     from .policy import adapter
     from .training.scaffolded import ScaffoldProblem
     from .training.trainer import train
@@ -131,8 +158,6 @@ def _train(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_ste
     how = asked(run, parent)
     calls = math.floor(config.verifier_calls * config.weight_share)
     tokens = math.floor(config.tokens * config.weight_share)
-    prepare_data(run)
-    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "hyper.json").exists():
         write_json(folder / "hyper.json", chosen.model_dump())
 
