@@ -319,6 +319,8 @@ def find_run(name: str) -> Run:
     from .errors import nearest
 
     candidates = [Path(name), results_dir() / "runs" / name]
+    if name and "/" not in name:
+        candidates += sorted((results_dir() / "reference").glob(f"*/*/{name}"))
     for path in candidates:
         if (path / "run.json").exists():
             return Run(path)
