@@ -6,14 +6,13 @@ It may import everything but ``phases`` and ``loop``.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from .agents.base import StepSummary
 from .budget import Ledger
 from .errors import ConfigError, StoreError
-from .store import Run, data_dir, read_json, write_atomic, write_json
+from .store import Run, data_dir, read_json, read_lines, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Task, Verifier
 from .trajectory import Trajectory
@@ -28,17 +27,17 @@ def trajectory(run: Run, step: int) -> Trajectory:
 
 def rollouts(run: Run, step: int) -> list[dict[str, Any]]:
     """The training rollouts of a step that a weight update made; empty for any other step."""
-    path = run.step(step) / "weights" / "rollouts.jsonl"
-    if not run.done(step, "train"):
-        return []
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    return read_lines(run.step(step) / "weights" / "rollouts.jsonl") if run.done(step, "train") else []
+
+
+def _ranked(best: dict[str, float]) -> list[dict[str, Any]]:
+    """Solutions with their scores, best first, ties by text."""
+    return [{"solution": text, "score": score} for text, score in sorted(best.items(), key=lambda kv: (-kv[1], kv[0]))]
 
 
 def trained_solutions(run: Run, step: int) -> list[dict[str, Any]]:
     """The distinct valid solutions of a step's training rollouts, best first."""
-    best = {r["solution"]: r["score"] for r in rollouts(run, step) if r["valid"]}
-    return [{"solution": text, "score": score} for text, score in sorted(best.items(), key=lambda kv: (-kv[1], kv[0]))]
+    return _ranked({r["solution"]: r["score"] for r in rollouts(run, step) if r["valid"]})
 
 
 def archive(run: Run, before: int, most: int = 32) -> list[dict[str, Any]]:
@@ -48,8 +47,7 @@ def archive(run: Run, before: int, most: int = 32) -> list[dict[str, Any]]:
         if g < before:
             best |= {s["solution"]: s["score"] for s in run.metrics(g)["solutions"]}
     best |= {s["solution"]: s["score"] for s in trained_solutions(run, before)}
-    ranked = sorted(best.items(), key=lambda kv: (-kv[1], kv[0]))
-    return [{"solution": text, "score": score} for text, score in ranked[:most]]
+    return _ranked(best)[:most]
 
 
 def scored_before(run: Run, step: int) -> set[str]:

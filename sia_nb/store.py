@@ -94,6 +94,25 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} is damaged: {error}. Delete the step's folder and resume the run.") from None
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line. A last line that has no end is still being written, and is left out.
+
+    Raises:
+        StoreError: missing or damaged; the message names the file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; has this step been trained?") from None
+    out = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):  # not splitlines: model text may hold U+2028
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            raise StoreError(f"{path}, line {number} is damaged. Delete the step's folder and resume the run.") from None
+    return out
+
+
 def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file."""
     h = hashlib.sha256()

@@ -16,7 +16,7 @@ from sia_nb.study import announcement, make_plan, pace, parse_hyper
 from sia_nb.tasks.base import Instance, Score, Solution
 from sia_nb.training.clock import Clock
 from sia_nb.training.hyper import make_hyper
-from sia_nb.training.searchers import changed, climb, distance, follow, listed, uniform
+from sia_nb.training.searchers import climb, distance, follow, listed, uniform
 from sia_nb.training.transfer import Transfer
 from sia_nb.training.transfer_plan import ARMS, Plan
 from sia_nb.view import transfer as view
@@ -43,7 +43,7 @@ def test_a_curve_counts_distinct_solutions_and_keeps_the_best(values, calls):
 @given(st.integers(0, 10**6))
 def test_a_change_is_of_one_or_two_fields(seed):
     spec = SPACE.random(Random(seed))
-    child = changed(SPACE, spec, Random(seed + 1))
+    child = SPACE.changed(spec, Random(seed + 1))
     assert set(child) == set(spec) and sum(child[n] != spec[n] for n in spec) in (1, 2)
     assert SPACE.parse(SPACE.dump(child)) == child
 

@@ -8,6 +8,7 @@ from scipy import stats
 from view_runs import a_rollout, a_run, a_step
 
 from sia_nb.errors import StoreError
+from sia_nb.store import read_lines
 from sia_nb.trajectory import Event, Trajectory
 from sia_nb.view import collect, figures, inspect, tables
 
@@ -138,10 +139,10 @@ def test_a_weight_step_without_its_rollouts_is_a_clear_error(results):
 def test_a_line_that_is_still_being_written_is_left_out_and_a_damaged_one_is_named(tmp_path):
     path = tmp_path / "curve.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
-    assert [line["step"] for line in collect.read_lines(path)] == [1, 2]
+    assert [line["step"] for line in read_lines(path)] == [1, 2]
     path.write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
     with pytest.raises(StoreError, match="line 2"):
-        collect.read_lines(path)
+        read_lines(path)
 
 
 def test_the_interleaving_shows_each_step_its_lever_and_its_fate(results):

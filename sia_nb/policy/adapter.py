@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ModelError, StoreError
-from .model import sha256
+from ..store import sha256
 
 if TYPE_CHECKING:
     from .sampling import Policy

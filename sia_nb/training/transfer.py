@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InvalidSolution, StoreError
 from ..policy import adapter
-from ..store import provenance, read_json, write_json
+from ..store import provenance, read_json, read_lines, write_json
 from ..tasks.base import Task, Verifier, find_instance
 from .clock import Clock
 from .rollouts import ScaffoldProblem, derived
@@ -155,12 +154,12 @@ class Transfer:
                 verifier.close()
         self._clock.skip("train", hyper.steps - last[0])
         saved: dict[str, dict[str, Any]] = {}
-        for line in _lines(folder / "rollouts.jsonl"):
+        for line in read_lines(folder / "rollouts.jsonl"):
             known = saved.get(line["instance"])
             if line["valid"] and (known is None or line["score"] > known["score"]):
                 saved[line["instance"]] = {"solution": line["solution"], "score": line["score"]}
         told_of = {k: v for k, v in asdict(result).items() if k not in ("solutions", "best")}
-        seconds = sum(line["seconds"] for line in _lines(folder / "curve.jsonl"))
+        seconds = sum(line["seconds"] for line in read_lines(folder / "curve.jsonl"))
         write_json(path, {"seed": seed, **told_of, "seconds": seconds, "saved": saved, "provenance": provenance()})
 
     def _base(self) -> Policy:
@@ -290,8 +289,3 @@ class Transfer:
         }  # fmt: skip
         write_json(self.folder / "transfer.json", result)
         return result
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    with open(path, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import Run, read_json, results_dir, write_atomic
+from ..store import Run, read_json, read_lines, results_dir, write_atomic
 from .paper import ARMS, PAPER
 
 COLUMNS = [
@@ -186,25 +185,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return "" if value != value else f"{value:.6g}"
     return value
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line. A last line that has no end is still being written, and is left out.
-
-    Raises:
-        StoreError: missing or damaged; the message names the file and line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}; has this step been trained?") from None
-    out = []
-    for number, line in enumerate(text.split("\n")[:-1], 1):  # not splitlines: model text may hold U+2028
-        try:
-            out.append(json.loads(line))
-        except ValueError:
-            raise StoreError(f"{path}, line {number} is damaged. Delete the step's folder and resume the run.") from None
-    return out
 
 
 def training_verdicts(run: Run, g: int) -> list[float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import Run, read_json
+from ..store import Run, read_json, read_lines
 from . import collect
 
 PANELS = (  # key of curve.jsonl, title, y label
@@ -55,12 +55,12 @@ def result(folder: Path) -> dict[str, Any]:
 
 def curve_lines(folder: Path) -> list[dict[str, Any]]:
     """curve.jsonl of a weight update."""
-    return collect.read_lines(folder / "curve.jsonl")
+    return read_lines(folder / "curve.jsonl")
 
 
 def rollouts(folder: Path) -> list[dict[str, Any]]:
     """rollouts.jsonl of a weight update."""
-    return collect.read_lines(folder / "rollouts.jsonl")
+    return read_lines(folder / "rollouts.jsonl")
 
 
 # -- curves ------------------------------------------------------------------------------------------

