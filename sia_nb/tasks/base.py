@@ -49,6 +49,7 @@ class Instance:
     name: str
     description: str
     held_out: bool = False
+    offline: bool = True  # False: its data must be downloaded first, so a study takes it only by name
 
 
 def find_instance(task: Task, name: str) -> Instance:

@@ -5,16 +5,15 @@ Imports no numpy, so that prompts and grammars can be made without it.
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import InvalidSolution
+from .. import code
 from ..base import Solution
 from ..space import Field, Space
 
 ENTRY = "fit_predict"
-MAX_BYTES = 200_000
+ARGUMENTS = ("train_texts", "train_labels", "texts")
 VIEWS = ("char1", "char12", "char13", "char2", "char23", "word1", "word12")
 MODELS = ("centroid", "knn", "nb", "ridge", "svc")
 SIZES = {"char1": (1,), "char12": (1, 2), "char13": (1, 2, 3), "char2": (2,), "char23": (2, 3), "word1": (1,), "word12": (1, 2)}
@@ -104,23 +103,9 @@ def parse(text: str) -> Solution:
     Raises:
         InvalidSolution: unparsable, unknown_field, missing_field, bad_value, syntax or no_entry.
     """
-    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
-        raise InvalidSolution("unparsable", f"longer than {MAX_BYTES} bytes")
-    if any(line.startswith(("def ", "import ")) for line in text.splitlines()):
-        return Solution("code", check_code(text))
-    return Solution("spec", SPACE.dump(SPACE.parse(text.strip())))
+    return code.parse(text, SPACE, ENTRY, ARGUMENTS)
 
 
 def check_code(text: str) -> str:
     """Free Python, its syntax and entry checked without running it; lines without trailing space."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None)
-        raise InvalidSolution("syntax", f"{getattr(error, 'msg', error)}{f' in line {line}' if line else ''}") from None
-    entries = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == ENTRY]
-    if not entries:
-        raise InvalidSolution("no_entry", f"no function '{ENTRY}(train_texts, train_labels, texts)' at the top level")
-    if len(entries[-1].args.posonlyargs + entries[-1].args.args) != 3 and entries[-1].args.vararg is None:
-        raise InvalidSolution("no_entry", f"'{ENTRY}' must take three arguments: train_texts, train_labels, texts")
-    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
+    return code.check(text, ENTRY, ARGUMENTS)
