@@ -24,6 +24,7 @@ from .metrics import Measures, mean_se
 
 PUBLISHED_THRESHOLD = 0.97
 MARGIN = 1.0  # paired standard errors above MAGIC's measure on the loop's cells
+LARGEST = 0.05  # margin; only predictions far below any threshold have larger errors
 SLACK = 5e-4  # two ways to compute MAGIC differ by less
 LEAST_SCALE = 0.1
 KINDS = {"poisson_norm": "poisson", "poisson_norm_openproblems": "poisson_openproblems", "none": ""}
@@ -82,7 +83,7 @@ class Gate:
         p, threshold, slack = measures.norm(loss), self.threshold, 0.0
         if self.reference is not None:
             gap = measures.influence(loss) - self.reference.influence(loss)
-            threshold, slack = self.reference.norm(loss) + self.margin * mean_se(gap), SLACK
+            threshold, slack = self.reference.norm(loss) + min(self.margin * mean_se(gap), LARGEST), SLACK
         if p >= threshold - slack:
             return Verdict(True, threshold, p, clipped(m), slope)
         if not self.soft:
