@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError
-from ..lawbench.files import read_json, write_json
-from .files import Layout, read_counts, write_counts
+from .files import FILES, Layout, read_counts, write_counts
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -92,7 +91,7 @@ def obtain(source: Source, layout: Layout, file: Path | None, say: Callable[[str
     """
     kept, note = layout.sources / f"{source.name}.npz", layout.sources / f"{source.name}.json"
     if file is None and kept.is_file() and note.is_file():
-        origin = read_json(note)
+        origin = FILES.read_json(note)
         return read_counts(kept, origin["counts_sha256"], "counts")[0], origin
     from .h5ad import read_counts as read_h5ad
 
@@ -106,7 +105,7 @@ def obtain(source: Source, layout: Layout, file: Path | None, say: Callable[[str
     size = check_size(source, counts, path, say)
     origin = {"file": path.name, "sha256": digest, "cells": size[0], "genes": size[1]}
     origin["counts_sha256"] = write_counts(kept, counts=counts)
-    write_json(note, origin)
+    FILES.write_json(note, origin)
     return counts, origin
 
 
@@ -161,7 +160,7 @@ def download(source: Source, path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:  # no network, refusals and time-outs are OSErrors
         raise DataError(
             f"denoising: {path.name} could not be downloaded from {url} ({error}). Run this where that address can be reached, or "
-            f"name a file at hand: `python -m sia_nb data --task denoising --instance {source.name} --file PATH`."
+            f"name a file at hand: `{FILES.prepare} --instance {source.name} --file PATH`."
         ) from error
 
 
@@ -180,8 +179,8 @@ def recorded(path: Path) -> str:
     """
     note, found = path.with_name(f"{path.name}.json"), hash_file(path)
     if not note.is_file():
-        write_json(note, {"sha256": found, "bytes": path.stat().st_size})
-    expected = read_json(note)["sha256"]
+        FILES.write_json(note, {"sha256": found, "bytes": path.stat().st_size})
+    expected = FILES.read_json(note)["sha256"]
     if found != expected:
         raise DataError(
             f"denoising: {path} was altered: found SHA-256 {found}, at its first use {expected}. Delete it and {note.name}, and get "
