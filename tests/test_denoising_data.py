@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 from sia_nb import cli
 from sia_nb.errors import ConfigError, DataError
+from sia_nb.study import make_plan
 from sia_nb.tasks.denoising import counts, data, h5ad, sources
 from sia_nb.tasks.denoising.files import Layout, read_counts, write_counts
 from sia_nb.tasks.denoising.instances import FILE, PARTS, SYNTHETIC, WHOLE, halves, instances, piles
@@ -184,6 +185,17 @@ def test_what_is_declared():
     assert [i.name for i in known if not i.offline] == ["pancreas", "pbmc1k", "lung"]
     assert not any(i.held_out and not i.offline for i in known)
     assert all("\n" not in i.description and len(i.description) < 120 for i in known)
+
+
+def test_a_study_takes_no_instance_that_must_be_downloaded(monkeypatch):
+    class Stub:
+        name = "denoising"
+        instances = instances()
+
+    monkeypatch.setattr("sia_nb.study.get_task", lambda name: Stub)
+    plan = make_plan("full", task="denoising")
+    assert len(plan.train) == 14 and len(plan.held_out) == 6
+    assert not {"pancreas", "pbmc1k", "lung", WHOLE} & {*plan.train, *plan.held_out}
 
 
 def test_descriptions_tell_the_truth(folder):
