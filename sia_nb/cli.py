@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 
 from .errors import ConfigError, SiaError, nearest
@@ -114,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     p = command("data", _data, "Fetch, check and prepare a task's data.")
     p.add_argument("--task", default="lawbench")
     p.add_argument("--seed", type=int, default=0, help="the seed of the train/dev split")
+    p.add_argument("--instance", default="", help="also prepare this instance, of those that have to be downloaded")
+    p.add_argument("--file", default="", metavar="PATH", help="its file, where one is at hand, instead of a download")
     command("model", _model, "Fetch and convert the embedded model.")
     command("doctor", _doctor, "Say what this machine can do, and what to do about what is missing.")
     return parser
@@ -261,7 +264,13 @@ def _data(args: argparse.Namespace, _: list[str]) -> None:
     from .store import data_dir
     from .tasks import get_task
 
-    report = get_task(args.task).fetch(data_dir(), seed=args.seed)
+    fetch = get_task(args.task).fetch
+    named = {n: v for n, v in (("instance", args.instance), ("file", args.file and Path(args.file))) if v}
+    if named and not set(named) <= set(signature(fetch).parameters):
+        raise ConfigError(
+            f"data: task '{args.task}' downloads no instance apart, so --{next(iter(named))} has no meaning for it."
+        )
+    report = fetch(data_dir(), seed=args.seed, **named)
     for name, digest in report["files"].items():
         print(f"{digest[:16]}  {name}")
 

@@ -27,6 +27,7 @@ def pbmc68k() -> tuple[sp.csr_matrix, list[str], list[str]]:
         DataError: scanpy's copy is not the one we know.
     """
     import warnings
+    from importlib.metadata import version
 
     import scanpy
 
@@ -37,7 +38,7 @@ def pbmc68k() -> tuple[sp.csr_matrix, list[str], list[str]]:
     found = fingerprint(counts)
     if found != COUNTS_SHA:
         raise DataError(
-            f"denoising: pbmc68k_reduced of scanpy {scanpy.__version__}: the recovered counts have SHA-256 {found}, expected "
+            f"denoising: pbmc68k_reduced of scanpy {version('scanpy')}: the recovered counts have SHA-256 {found}, expected "
             f"{COUNTS_SHA}. Install the scanpy of requirements.lock."
         )
     return counts, list(map(str, raw.obs_names)), list(map(str, raw.var_names))

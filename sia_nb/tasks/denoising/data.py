@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, DataError, nearest
-from ..lawbench.files import read_json, write_json
-from .files import AGAIN, PREPARE, Layout, check_bytes, read_counts, write_counts
+from .files import FILES, Layout, read_counts, write_counts
 from .instances import PARTS, SYNTHETIC, WHOLE, cut, genes_of, halves, instances, measure, piles
-from .sources import SOURCES
-from .split import Split, enough, molecular, stream, tidy
+from .sources import SOURCES, obtain
+from .split import Split, benchmark, enough, molecular, stream, tidy
 
 if TYPE_CHECKING:
-    import numpy as np
     import scipy.sparse as sp
 
 FORMAT = 1
@@ -63,18 +61,16 @@ def fetch(
     ready = current(layout)
     if ready is not None and (instance not in SOURCES or (instance in ready["instances"] and file is None)):
         return ready
-    report = ready or {"format": FORMAT, "seed": seed, "instances": {}, "files": {}, "sealed": {}} | _downloaded(layout)
+    report = ready or _blank(layout)
     if ready is None:
         stage("recover and simulate counts, deal cells, split molecules")
         for name, (loop, sealed) in offline_splits(seed):
             _write(layout, report, name, loop, sealed)
-    if instance in SOURCES:
-        from .sources import obtain
-
+    if instance in SOURCES and (instance not in report["instances"] or file is not None):
         counts, origin = obtain(SOURCES[instance], layout, file, stage)
         stage(f"{instance}: deal cells, split molecules")
         _write(layout, report, instance, *split_halves(counts, instance, seed), source=origin)
-    write_json(layout.manifest, report)
+    FILES.write_json(layout.manifest, report)
     stage(f"ready: {len(report['instances'])} instances")
     return report
 
@@ -126,14 +122,14 @@ def current(layout: Layout) -> dict[str, Any] | None:
     """
     if not layout.manifest.is_file():
         return None
-    manifest = read_json(layout.manifest)
+    manifest = FILES.read_json(layout.manifest)
     if manifest.get("format") != FORMAT or not set(OFFLINE) <= set(manifest["instances"]):
         return None
     for folder, part in ((layout.public, "files"), (layout.private, "sealed")):
         for name, expected in manifest[part].items():
             if not (folder / name).is_file():
                 return None
-            check_bytes(folder / name, (folder / name).read_bytes(), expected)
+            FILES.read(folder / name, expected)
     return manifest
 
 
@@ -159,18 +155,32 @@ def sealed(layout: Layout, instance: str) -> Split:
     return Split(*read_counts(path, _expected(layout, instance)["sealed"][path.name], "train", "test"))
 
 
+def published(layout: Layout, instance: str) -> Split:
+    """All cells of a downloaded data set, split as the benchmark does (seed 0): what its published scores were measured on.
+
+    Raises:
+        DataError: the instance was not prepared in this data folder.
+    """
+    note = layout.sources / f"{instance}.json"
+    if instance not in SOURCES or not note.is_file():
+        raise DataError(
+            f"denoising: {instance} is not there. Run `{FILES.prepare} --instance {instance}` (one of {', '.join(SOURCES)})."
+        )
+    return benchmark(read_counts(note.with_suffix(".npz"), FILES.read_json(note)["counts_sha256"], "counts")[0])
+
+
 def _expected(layout: Layout, instance: str) -> dict[str, Any]:
     """The manifest, where it knows the instance."""
     if not layout.manifest.is_file():
-        raise DataError(f"denoising: {layout.public} is not prepared. {PREPARE}")
-    manifest = read_json(layout.manifest)
+        raise DataError(f"denoising: {layout.public} is not prepared. Run `{FILES.prepare}`.")
+    manifest = FILES.read_json(layout.manifest)
     if manifest.get("format") != FORMAT:
-        raise DataError(f"denoising: {layout.manifest} has format {manifest.get('format')}, expected {FORMAT}. {AGAIN}")
+        raise DataError(
+            f"denoising: {layout.manifest} has format {manifest.get('format')}, expected {FORMAT}. Run `{FILES.prepare}` again."
+        )
     if instance not in manifest["instances"]:
         more = f" --instance {instance}" if instance in SOURCES else ""
-        raise DataError(
-            f"denoising: {layout.public} holds no instance '{instance}'. Run `python -m sia_nb data --task denoising{more}`."
-        )
+        raise DataError(f"denoising: {layout.public} holds no instance '{instance}'. Run `{FILES.prepare}{more}`.")
     return manifest
 
 
@@ -183,6 +193,16 @@ def _write(layout: Layout, report: dict[str, Any], name: str, loop: Split, seale
     report["instances"][name] = measure(loop.train) | sizes | more
 
 
-def _downloaded(layout: Layout) -> dict[str, Any]:
-    """What an incomplete manifest says of downloaded instances whose files are all there."""
-    return {}
+def _blank(layout: Layout) -> dict[str, Any]:
+    """A manifest of nothing but the downloaded instances that an incomplete one knows, where their files are all there."""
+    out: dict[str, Any] = {"format": FORMAT, "seed": layout.seed, "instances": {}, "files": {}, "sealed": {}}
+    old = FILES.read_json(layout.manifest) if layout.manifest.is_file() else {}
+    if old.get("format") != FORMAT:
+        return out
+    for name in SOURCES:
+        paths = {"files": [layout.train(name)], "sealed": [layout.dev(name), layout.sealed(name)]}
+        if name in old["instances"] and all(p.is_file() for part in paths.values() for p in part):
+            out["instances"][name] = old["instances"][name]
+            for part, files in paths.items():
+                out[part] |= {p.name: old[part][p.name] for p in files}
+    return out

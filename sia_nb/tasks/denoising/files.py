@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from ..lawbench.files import sha256, write_atomic
+from ..files import Files, sha256
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+
+FILES = Files("denoising", "python -m sia_nb data --task denoising")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def write_counts(path: Path, **matrices: sp.csr_matrix) -> str:
         parts |= {f"{name}_indptr": matrix.indptr.astype(np.int64), f"{name}_shape": np.array(matrix.shape, dtype=np.int64)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **parts)
-    write_atomic(path, buffer.getvalue())
+    FILES.write_atomic(path, buffer.getvalue())
     return sha256(buffer.getvalue())
 
 
@@ -92,11 +95,7 @@ def read_counts(path: Path, expected: str, *names: str) -> list[sp.csr_matrix]:
     import numpy as np
     import scipy.sparse as sp
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"denoising: {path} cannot be read ({error.strerror}). {PREPARE}") from error
-    check_bytes(path, data, expected)
+    data = FILES.read(path, expected)
     try:
         with np.load(io.BytesIO(data)) as parts:
             return [
@@ -104,15 +103,6 @@ def read_counts(path: Path, expected: str, *names: str) -> list[sp.csr_matrix]:
                 for n in names
             ]
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"denoising: {path} holds no such counts ({error}). {AGAIN}") from error
-
-
-def check_bytes(path: Path, data: bytes, expected: str) -> None:
-    """Raise ``DataError`` unless the SHA-256 of ``data``, the content of ``path``, is ``expected``."""
-    found = sha256(data)
-    if found != expected:
-        raise DataError(f"denoising: {path} was altered: found SHA-256 {found}, expected {expected}. {AGAIN}")
-
-
-PREPARE = "Run `python -m sia_nb data --task denoising` to prepare it."
-AGAIN = "Delete it and run `python -m sia_nb data --task denoising` again."
+        raise DataError(
+            f"denoising: {path} holds no such counts ({error}). Delete it and run `{FILES.prepare}` again."
+        ) from error
