@@ -10,6 +10,7 @@ from typing import Any
 
 from . import postprocess
 from .graph import SEED
+from .solution import SPACE
 
 FORWARD = {"sqrt": "np.sqrt", "log": "np.log1p"}
 BACK = {"sqrt": "np.square", "log": "np.expm1"}
@@ -27,15 +28,16 @@ LIBRARY = [
 
 
 def title(spec: dict[str, Any]) -> str:
-    """One line that says what the spec does."""
+    """A module docstring that says what the spec does."""
     how = spec["normalisation"]
     what = TITLES[how]
     if spec["reversed"] and how in FORWARD:
         what = f"{TITLES[how].split(' of ')[0]} of counts, then library-size normalisation (reversed)"
     steps = [n for n in ("blend", "shrink", "clip") if spec[n]] + (["power"] if spec["power"] != 1 else [])
     steps += [n for n in ("rescale", "round", "calibrate") if spec[n] != "none"]
-    order = [n for n in spec if n in steps]
-    return f"MAGIC on {what}{'; then ' + ', '.join(order) if order else ''}."
+    done = [n for n in SPACE.names if n in steps]
+    then = f"\n\nThen: {', '.join(done)}." if done else ""
+    return f"MAGIC on {what}.{then}"
 
 
 def compile_spec(spec: dict[str, Any]) -> str:

@@ -62,12 +62,18 @@ class Engine:
     def __init__(self, memory: int = 1 << 30):
         self._memory = Memory(memory)
 
+    @property
+    def held(self) -> int:
+        """Bytes remembered now."""
+        return self._memory.held
+
     def denoise(self, train: sp.csr_matrix, spec: dict[str, Any]) -> np.ndarray:
         """Expected molecules in ``train``'s scale, float32 [n, g], at least 0; ``train`` is not changed.
 
         Raises:
             InvalidSolution: bad_value, more neighbours asked for than there are cells.
         """
+        train = sp.csr_matrix(train)
         check_cells(spec, train.shape[0])
         name = fingerprint(train)
         how = spec["normalisation"]

@@ -36,7 +36,7 @@ SPACE = Space(
         ),
         Field("rescale", SUMS, "match the observed sums", kind="post-processing"),
         Field("power", (0.7, 1, 1.2, 1.5, 2, 3), "raise values to it", True, "post-processing"),
-        Field("shrink", (0, 0.5, 1, 2, 4, 8), "shrink values below it", True, "post-processing"),
+        Field("shrink", (0, 0.5, 1, 2, 3, 5), "shrink values below it", True, "post-processing"),
         Field("keep", (0, 0.05, 0.1, 0.15, 0.2, 0.4), "share of a small value that shrinking leaves", True, "post-processing"),
         Field("clip", (0, 0.001, 0.01, 0.03, 0.1), "lowest value", True, "post-processing"),
         Field("round", ("none", 0.05, 0.25, 1, 4, 20), "to multiples of it", True, "post-processing"),
