@@ -81,11 +81,11 @@ def figure_task(task: str, *, profile: str = "", out: Path | None = None, also: 
     ours, reference = gather(task, profile, also)
     used = ours or reference
     with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.8), width_ratios=(1, 1.35))
+        fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.27})
         rows = collect.rows(task, ours, reference)
         panels.panel_from_data(left, task=task, rows=rows, title=f"(a) {title_of(task, used)}")
         curves = [{"arm": f.arm, "seed": f.seed, **collect.curve(f.run)} for f in used]
-        label = f"{get_task(task).metric}, the loop's verdict"
+        label = f"{get_task(task).metric},\nthe loop's verdict"
         panels.progress_from_data(right, curves, ylabel=label, metric=PAPER[task]["metric"])
         provenance(fig, used)
         files = save(fig, name, rows, out)

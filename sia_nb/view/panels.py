@@ -54,7 +54,9 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
                 err = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
                 ax.errorbar(x + shift, mean["value"], yerr=err, color="black", capsize=3, linewidth=1)
             for s in singles:
-                mark = {"marker": "x", "markersize": 5, "color": VERMILION} if s["passes"] == 0 else {"marker": ".", "markersize": 4}
+                mark = (
+                    {"marker": "x", "markersize": 5, "color": VERMILION} if s["passes"] == 0 else {"marker": ".", "markersize": 4}
+                )
                 ax.plot(x + shift, s["value"], **{"color": "black", "alpha": 0.7, "linestyle": "", **mark})
             if source == "ours" or not any(r["source"] == "ours" for r in rows):
                 seeds = "1 seed" if mean["seeds"] == 1 else f"{mean['seeds']} seeds"
@@ -63,7 +65,7 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
     for x, arm in enumerate(arms):
         paper = [r for r in rows if r["arm"] == arm and r["source"] == "paper"]
         if paper:
-            ax.plot(x - 0.36, paper[0]["value"], "D", markerfacecolor="none", markeredgecolor=VERMILION, markersize=7)
+            ax.plot(x - 0.42, paper[0]["value"], "D", markerfacecolor="white", markeredgecolor=VERMILION, markersize=7, zorder=5)
         if not any(r["arm"] == arm and r["source"] != "paper" for r in rows):
             ax.text(x, above, "no run of ours", ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
     data = f", {PAPER[task]['data']}" if "data" in PAPER[task] else ""
@@ -74,7 +76,9 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
     hollow = {"marker": "D", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": VERMILION}
     handles.append(Line2D([], [], label=f"paper's SIA (120 B model{data})", **hollow))
     if any(r["passes"] == 0 and r["seeds"] == 1 for r in rows):
-        handles.append(Line2D([], [], marker="x", linestyle="", color=VERMILION, label="a run whose answer fails the right gate here"))
+        handles.append(
+            Line2D([], [], marker="x", linestyle="", color=VERMILION, label="a run whose answer fails the right gate here")
+        )
     if any(r["source"] == "reference" for r in rows):
         behind = [r for r in rows if r["source"] == "reference"]
         n, calls = (max(float(r[key] or 0) for r in behind) for key in ("seeds", "verifier_calls"))
