@@ -33,9 +33,8 @@ class StandIn:
 
 
 def register(monkeypatch):
-    """Make runs of the task possible where the package does not have it."""
-    if "denoising" not in tasks.REGISTRY:
-        monkeypatch.setitem(tasks.REGISTRY, "denoising", "view_denoising:StandIn")
+    """Have runs of the task looked at with this small space, whose kinds of change can be counted by hand."""
+    monkeypatch.setitem(tasks.REGISTRY, "denoising", "view_denoising:StandIn")
 
 
 def spec(normalisation="library", knn=5, t=3, round="none"):  # noqa: A002

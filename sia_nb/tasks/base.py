@@ -67,7 +67,12 @@ def find_instance(task: Task, name: str) -> Instance:
 
 
 class Verifier(Protocol):
-    """V: scores solutions on dev; opens the sealed test only through ``seal``."""
+    """V: scores solutions on dev; opens the sealed test only through ``seal``.
+
+    A verifier may also have ``peers()``, which only ``report`` calls: what known methods are worth on the same data, as
+    {"rows": [{"method", "split" ("dev" or "sealed"), and the measures by name}], "published": [{"method", "data" (the data
+    set), and the published measures}]}.
+    """
 
     def score(self, solution: Solution) -> Score:
         """The verdict on dev, remembered by content hash. Never raises for a bad solution."""

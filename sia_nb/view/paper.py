@@ -9,6 +9,7 @@ NAMES = {"lawbench": "LawBench", "denoising": "Denoising"}
 FIGURES = {"lawbench": ("fig4", "Figure 4"), "denoising": ("fig6", "Figure 6")}  # file and name of each task's own figure
 METRICS = {"top1": "top-1 accuracy, sealed test", "mse_norm": "mse_norm, sealed cells"}
 WHOLE_SCALE = ("top1",)  # metrics drawn from 0 to 1
+GATED = ("denoising",)  # tasks whose verdicts hold two measures, one of them a gate
 PUBLISHED_GATE = 0.97  # of the published Poisson measure, whose arguments are swapped; TTT-Discover's rule
 ARM_NAMES = {"baseline": "Baseline", "H": "SIA-H", "W": "SIA-W", "W+H": "SIA-W+H"}
 ARMS = tuple(ARM_NAMES)
