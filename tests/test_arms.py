@@ -83,7 +83,7 @@ class Known:
         return {"top1": 0.4}
 
     def peers(self):
-        return {"rows": [{"method": "a method", "split": "sealed", "top1": 0.3}], "published": []}
+        return {"dev": [], "sealed": [{"method": "a method", "top1": 0.3, "published": {}}]}
 
 
 def test_the_report_is_opened_without_drawing_and_tells_of_known_methods(tmp_path, monkeypatch):

@@ -42,33 +42,40 @@ def spec(normalisation="library", knn=5, t=3, round="none"):  # noqa: A002
     return StandIn.space.dump({"normalisation": normalisation, "knn": knn, "t": t, "round": round})
 
 
-PUBLISHED = [
-    {"method": "MAGIC", "data": "pancreas", "mse_norm": 0.239, "poisson_norm_openproblems": 0.59},
-    {"method": "MAGIC, reversed normalisation", "data": "pancreas", "mse_norm": 0.2405, "poisson_norm_openproblems": 0.977},
-    {"method": "ALRA", "data": "pancreas", "mse_norm": -0.012, "poisson_norm_openproblems": 0.976},
-    {"method": "DCA", "data": "pancreas", "mse_norm": 0.117, "poisson_norm_openproblems": -0.076},
-    {"method": "KNN smoothing", "data": "pancreas", "mse_norm": 0.091, "poisson_norm_openproblems": -10.3},
-    {"method": "MAGIC", "data": "pbmc1k", "mse_norm": 0.304, "poisson_norm_openproblems": 0.541},
-]
+PUBLISHED = {
+    "MAGIC": {"pancreas": (0.239, 0.59), "pbmc1k": (0.304, 0.541)},
+    "MAGIC, reversed normalisation": {"pancreas": (0.2405, 0.977)},
+    "ALRA, square root": {"pancreas": (-0.012, 0.976)},
+    "KNN smoothing": {"pancreas": (0.091, -10.3)},
+    "DCA": {"pancreas": (0.117, -0.076)},
+}
 KNOWN = {  # mse_norm, poisson_norm, the swapped
     "MAGIC": (0.081, 0.518, 0.61),
     "MAGIC, reversed normalisation": (0.085, 0.534, 0.975),
-    "ALRA": (0.012, 0.31, 0.93),
+    "MAGIC, reversed normalisation, scaled to train": (0.085, 0.536, 0.52),
+    "ALRA, square root": (0.012, 0.31, 0.93),
     "KNN smoothing": (0.055, 0.47, -0.35),
+    "KNN smoothing, scaled to train": (0.055, 0.47, -0.31),
     "gene means": (0.0, 0.48, 0.985),
     "raw counts": (0.0, 0.0, -1.6),
+    "ALRA, square root, reversed": (0.02, 0.33, 0.95),
+    "DCA": (None, None, None),
 }
 
 
 def known(run, seed=0):
     """Lay down what the known methods are worth on the run's data."""
-    nudge = 0.002 * seed
     rows = [
-        {"method": m, "split": split, "mse_norm": a + nudge, "poisson_norm": b, "poisson_norm_openproblems": c}
-        for split in ("dev", "sealed")
+        {
+            "method": m,
+            "mse_norm": a and a + 0.002 * seed,
+            "poisson_norm": b,
+            "poisson_norm_openproblems": c,
+            "published": PUBLISHED.get(m, {}),
+        }
         for m, (a, b, c) in KNOWN.items()
     ]
-    write_json(run.path / "peers.json", {"rows": rows, "published": PUBLISHED})
+    write_json(run.path / "peers.json", {"dev": rows, "sealed": rows})
 
 
 def tries(rng, n, centre, prefix):

@@ -70,8 +70,8 @@ class Verifier(Protocol):
     """V: scores solutions on dev; opens the sealed test only through ``seal``.
 
     A verifier may also have ``peers()``, which only ``report`` calls: what known methods are worth on the same data, as
-    {"rows": [{"method", "split" ("dev" or "sealed"), and the measures by name}], "published": [{"method", "data" (the data
-    set), and the published measures}]}.
+    {"dev": rows, "sealed": rows}; a row holds "method", the measures by name (None for a method that was not run) and
+    "published", the scores in the literature by data set.
     """
 
     def score(self, solution: Solution) -> Score:

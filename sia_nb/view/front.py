@@ -41,7 +41,7 @@ def figure_front(task: str = "denoising", *, profile: str = "", out: Path | None
     rows = points(used)
     if not rows:
         raise StoreError(f"no verdict of the runs of '{task}' holds {' and '.join(MEASURES)}: there is no front to draw")
-    known = peers.means(used, "dev")
+    known = [k | {"method": _short(k["method"])} for k in peers.means(used, "dev") if "scaled" not in k["method"]]
     plt = figures.pyplot()
     with plt.style.context(figures.STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(10.2, 4.2), sharey=True, gridspec_kw={"wspace": 0.08})
@@ -141,7 +141,8 @@ def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: st
         )
     outside = sum(r[measure] < left for r in rows)
     passing = [r for r in rows if r[measure] >= PUBLISHED_GATE]
-    said = [f"{outside} of {len(rows)} lie further left"] if outside else []
+    hidden = [f"{outside} of {len(rows)} tries"] * bool(outside) + [k["method"] for k in known if k[measure] < left]
+    said = [f"further left: {', '.join(hidden)}"] if hidden else []
     if measure == "poisson_norm_openproblems":
         said.append(f"{sum(not r['passes_right'] for r in passing)} of the {len(passing)} that pass fail the right gate")
     ax.annotate("\n".join(said), (0.01, 0.975), xycoords="axes fraction", fontsize=7, color="#555555", bbox=LABEL, va="top")
@@ -185,7 +186,7 @@ def _place(ax: Any, labels: list[tuple[float, float, str]], marks: list[tuple[fl
         width, height = (d + 4 for d in measure.get_window_extent().bounds[2:])
         measure.remove()
         at, tries = ax.transData.transform((x, y)), []
-        for far in (10, 18, 30, 45, 65):
+        for far in (10, 16, 24, 34, 46, 60, 80):
             for dx, dy in turns:
                 side, share = ("left", 0.0) if dx > 0.3 else ("right", 1.0) if dx < -0.3 else ("center", 0.5)
                 x0, y0 = at[0] + far * dx * pixel - share * width, at[1] + far * dy * pixel - height / 2
@@ -199,6 +200,11 @@ def _place(ax: Any, labels: list[tuple[float, float, str]], marks: list[tuple[fl
         line = {"arrowstyle": "-", "linewidth": 0.5, "color": "#333333", "shrinkA": 0, "shrinkB": 3}
         where = {"xytext": offset, "textcoords": "offset points", "ha": side, "va": "center"}
         ax.annotate(name, (x, y), fontsize=7.5, bbox=LABEL, zorder=6, arrowprops=line, **where)
+
+
+def _short(method: str) -> str:
+    """The method's name, short enough for a label."""
+    return method.replace(", square root", "").replace("reversed normalisation", "reversed")
 
 
 def _legend(rows: list[dict]) -> list[Any]:

@@ -1,7 +1,7 @@
 """Known methods beside the arms: a run's ``peers.json``, written with its report, as a table and as points of the front.
 
-The file is what the verifier's ``peers`` returned: ``rows``, one a method and split ("dev" or "sealed"), with ``method``
-and the measures; and ``published``, the methods' scores in the literature, with ``method``, ``data`` and the measures.
+The file is what the verifier's ``peers`` returned: for "dev" and "sealed" a row a method, with ``method``, the measures (None
+where the method was not run) and ``published``: data set → its mse_norm and swapped poisson_norm in the literature.
 """
 
 from __future__ import annotations
@@ -14,36 +14,27 @@ from ..errors import StoreError
 from ..store import read_json, results_dir, write_atomic
 from . import collect, figures
 from .collect import Finished
-from .paper import ARM_NAMES, ARMS, PAPER, PUBLISHED_GATE
+from .paper import ARM_NAMES, ARMS, PUBLISHED_GATE
 
 MEASURES = ("mse_norm", "poisson_norm", "poisson_norm_openproblems")
 YARDSTICK = "MAGIC"  # the method whose mse_norm the others' are told as multiples of
 COLUMNS = ["method", "kind", "measure", "value", "low", "high", "seeds", "data", "split", "task", "run", "hardware", "source"]
 
 
-def read(run_path: Path) -> dict[str, list[dict[str, Any]]]:
-    """A run's peers.json; without rows where the run has none."""
-    path = run_path / "peers.json"
-    return read_json(path) if path.exists() else {"rows": [], "published": []}
-
-
 def by_method(runs: Iterable[Finished], split: str) -> dict[str, dict[int, dict[str, Any]]]:
     """method → seed → its row on this split; of runs of one seed, which share the data, the first that has it."""
     out: dict[str, dict[int, dict[str, Any]]] = {}
     for f in runs:
-        for row in read(f.run.path)["rows"]:
-            if row["split"] == split:
-                out.setdefault(row["method"], {}).setdefault(f.seed, row)
+        path = f.run.path / "peers.json"
+        for row in read_json(path)[split] if path.exists() else ():
+            out.setdefault(row["method"], {}).setdefault(f.seed, row)
     return out
 
 
 def means(runs: Iterable[Finished], split: str) -> list[dict[str, Any]]:
-    """A row a method: its name and the mean of each measure over the seeds."""
-    mean = lambda rows, m: sum(r[m] for r in rows) / len(rows)
-    return [
-        {"method": method} | {m: mean(list(seeds.values()), m) for m in MEASURES}
-        for method, seeds in by_method(runs, split).items()
-    ]
+    """A row a method that was run: its name and the mean of each measure over the seeds."""
+    run_here = {m: seeds for m, seeds in by_method(runs, split).items() if _were_run(seeds)}
+    return [{"method": name} | {m: _mean(seeds, m) for m in MEASURES} for name, seeds in run_here.items()]
 
 
 def table(task: str = "denoising", *, profile: str = "", out: Path | None = None, also: Path | None = None) -> tuple[str, dict]:
@@ -60,16 +51,18 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
     found = by_method(runs, "sealed")
     if not found:
         raise StoreError(f"no run of '{task}' has a peers.json; a run writes it when it opens its sealed test")
-    entries = [(ARM_NAMES[a], "arm", _answers(runs, a)) for a in ARMS]
-    entries += [(m, "known method", seeds) for m, seeds in found.items()]
-    entries = sorted((e for e in entries if e[2]), key=lambda e: -_mean(e[2], "mse_norm"))
-    published = next((p for p in (read(f.run.path)["published"] for f in runs) if p), [])
-    data = PAPER[task]["data"]
-    there = {p["method"]: p for p in published if p["data"] == data}
     magic = found.get(YARDSTICK, {})
-    head = ["method", "mse_norm", f"× {YARDSTICK}", "poisson_norm", "passes the right gate", "poisson_norm (swapped)"]
-    head += [f"≥ {PUBLISHED_GATE}", "seeds", f"published, {data}: mse_norm", f"published, {data}: poisson_norm (swapped)"]
+    entries = [(ARM_NAMES[a], "arm", _answers(runs, a)) for a in ARMS]
+    entries += [(name, "known method", seeds) for name, seeds in found.items() if _were_run(seeds)]
+    entries = sorted((e for e in entries if e[2]), key=lambda e: -_mean(e[2], "mse_norm"))
+    published = {name: next(iter(seeds.values()))["published"] for name, seeds in found.items()}
+    sets = list(dict.fromkeys(data for scores in published.values() for data in scores))
+    head = ["method", "mse_norm", f"× {YARDSTICK}", "poisson_norm", "passes the right gate", "poisson_norm, swapped"]
+    head += [f"≥ {PUBLISHED_GATE}", "seeds", *(f"published, {data}" for data in sets)]
     lines, rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)], []
+    common = {"task": task, "split": "sealed", "source": runs[0].source, "run": " ".join(f.run.path.name for f in runs)}
+    common |= {"hardware": "; ".join(sorted({f.run.info["hardware"] for f in runs}))}
+    common["data"] = runs[0].run.config.instance or "the first instance"
     for name, kind, seeds in entries:
         told = {m: collect.interval([r[m] for r in seeds.values()]) for m in MEASURES}
         times = [r["mse_norm"] / magic[s]["mse_norm"] for s, r in seeds.items() if s in magic and magic[s]["mse_norm"] > 0]
@@ -84,26 +77,20 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
             _show(told[MEASURES[2]]),
             _count(above),
         ]
-        lines.append(_line([_bold(name, kind), *cells, str(len(seeds)), *_published(there.pop(name, None))]))
-        common = {"method": name, "kind": kind, "seeds": len(seeds), "data": runs[0].run.config.instance, "split": "sealed"}
-        common |= {"task": task, "source": runs[0].source, "hardware": "; ".join(sorted({f.run.info["hardware"] for f in runs}))}
-        common["run"] = " ".join(f.run.path.name for f in runs)
-        rows += [common | {"measure": m, "value": v[0], "low": v[1], "high": v[2]} for m, v in told.items()]
-        if times:
-            mean, low, high = collect.interval(times)
-            rows.append(common | {"measure": f"times_{YARDSTICK}", "value": mean, "low": low, "high": high})
-    for name, p in there.items():
-        lines.append(_line([f"{name} (not run here)", *[""] * 7, *_published(p)]))
-    for p in published:
-        common = {
-            "method": p["method"],
-            "kind": "published",
-            "seeds": "",
-            "data": p["data"],
-            "task": task,
-            "source": "literature",
-        }
-        rows += [common | {"measure": m, "value": p[m]} for m in MEASURES if p.get(m) is not None]
+        bold = f"**{name}**" if kind == "arm" else name
+        lines.append(_line([bold, *cells, str(len(seeds)), *_published(published.get(name, {}), sets)]))
+        told |= {f"times_{YARDSTICK}": collect.interval(times)} if times else {}
+        this = common | {"method": name, "kind": kind, "seeds": len(seeds)}
+        rows += [this | {"measure": m, "value": v[0], "low": v[1], "high": v[2]} for m, v in told.items()]
+    for name, seeds in found.items():
+        if not _were_run(seeds):
+            lines.append(_line([f"{name} (not run here)", *[""] * 7, *_published(published[name], sets)]))
+        for data, scores in published[name].items():
+            this = {"method": name, "kind": "published", "data": data, "task": task, "source": "literature"}
+            rows += [this | {"measure": m, "value": v} for m, v in zip((MEASURES[0], MEASURES[2]), scores, strict=True)]
+    lines.append(
+        "\nPublished: mse_norm / poisson_norm with swapped arguments, of OpenProblems v1 and TTT-Discover, on other cells."
+    )
     markdown = "\n".join(lines)
     folder = out or results_dir() / "figures"
     paths = {"csv": folder / f"peers_{task}.csv", "md": folder / f"peers_{task}.md"}
@@ -144,12 +131,12 @@ def _show(value: tuple[float, float, float]) -> str:
     return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _published(p: dict[str, Any] | None) -> list[str]:
-    return ["" if p is None or p.get(m) is None else f"{p[m]:.3f}" for m in ("mse_norm", "poisson_norm_openproblems")]
+def _were_run(seeds: dict[int, dict[str, Any]]) -> bool:
+    return all(r["mse_norm"] is not None for r in seeds.values())
 
 
-def _bold(name: str, kind: str) -> str:
-    return f"**{name}**" if kind == "arm" else name
+def _published(scores: dict[str, list[float]], sets: list[str]) -> list[str]:
+    return [" / ".join(f"{v:.3f}" for v in scores[data]) if data in scores else "" for data in sets]
 
 
 def _line(cells: list[str]) -> str:
