@@ -50,15 +50,16 @@ PUBLISHED = {
     "DCA": {"pancreas": (0.117, -0.076)},
 }
 KNOWN = {  # mse_norm, poisson_norm, the swapped
-    "MAGIC": (0.081, 0.518, 0.61),
-    "MAGIC, reversed normalisation": (0.085, 0.534, 0.975),
-    "MAGIC, reversed normalisation, scaled to train": (0.085, 0.536, 0.52),
-    "ALRA, square root": (0.012, 0.31, 0.93),
-    "KNN smoothing": (0.055, 0.47, -0.35),
-    "KNN smoothing, scaled to train": (0.055, 0.47, -0.31),
-    "gene means": (0.0, 0.48, 0.985),
-    "raw counts": (0.0, 0.0, -1.6),
-    "ALRA, square root, reversed": (0.02, 0.33, 0.95),
+    "raw counts": (0.0, 0.0, 0.0),
+    "gene means": (-0.36, 0.47, 0.985),
+    "MAGIC": (0.066, 0.509, 0.41),
+    "MAGIC, reversed normalisation": (0.05, -0.87, 0.991),
+    "MAGIC, reversed normalisation, scaled to train": (0.05, 0.538, 0.1),
+    "ALRA, square root": (-0.39, 0.405, -1.06),
+    "ALRA, square root, reversed": (-0.33, -0.695, 0.987),
+    "ALRA, square root, reversed, scaled to train": (-0.33, 0.416, -0.2),
+    "KNN smoothing": (-0.17, -1.5, -10.4),
+    "KNN smoothing, scaled to train": (-0.17, 0.535, -0.04),
     "DCA": (None, None, None),
 }
 

@@ -27,7 +27,7 @@ COLUMNS = [
     "front", "source", "hardware", "run",
 ]  # fmt: skip
 MARKERS = {"H": "o", "W": "D", "W+H": "s"}
-REACH = 1.0  # how far below its gate a Poisson measure is drawn; what lies further is an arrow at the edge
+REACH = 1.0  # how far below its gate a Poisson measure is drawn at most
 
 
 def figure_front(task: str = "denoising", *, profile: str = "", out: Path | None = None, also: Path | None = None) -> dict:
@@ -41,12 +41,16 @@ def figure_front(task: str = "denoising", *, profile: str = "", out: Path | None
     rows = points(used)
     if not rows:
         raise StoreError(f"no verdict of the runs of '{task}' holds {' and '.join(MEASURES)}: there is no front to draw")
-    known = [k | {"method": _short(k["method"])} for k in peers.means(used, "dev") if "scaled" not in k["method"]]
+    known = peers.means(used, "dev")
+    scale = {
+        k["method"].removesuffix(peers.SCALED): k for k in known
+    }  # in train's scale where there is such a row: it comes later
+    as_published = [k for k in known if not k["method"].endswith(peers.SCALED)]
     plt = figures.pyplot()
     with plt.style.context(figures.STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(10.2, 4.2), sharey=True, gridspec_kw={"wspace": 0.08})
-        front_from_data(axes[0], rows, known, measure="poisson_norm", gates=sorted({r["gate"] for r in rows}))
-        front_from_data(axes[1], rows, known, measure="poisson_norm_openproblems", gates=[PUBLISHED_GATE])
+        fig, axes = plt.subplots(1, 2, figsize=(10.2, 4.4), sharey=True, gridspec_kw={"wspace": 0.08})
+        front_from_data(axes[0], rows, list(scale.values()), measure="poisson_norm")
+        front_from_data(axes[1], rows, as_published, measure="poisson_norm_openproblems")
         axes[0].set(title=f"(a) {figures.title_of(task, used)}: all that was tried", xlabel="poisson_norm on dev")
         axes[1].set(title="(b) the measure as published", xlabel="poisson_norm with swapped arguments on dev", ylabel="")
         axes[0].legend(handles=_legend(rows), loc="upper left", bbox_to_anchor=(0, -0.13), fontsize=7.5, ncols=3)
@@ -107,71 +111,70 @@ def front(pairs: list[tuple[float, float]]) -> set[int]:
 # -- drawing -----------------------------------------------------------------------------------------
 
 
-def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: str, gates: list[float]) -> None:
-    """mse_norm against one Poisson measure: the tries, the front over them, the gates, and known methods with their names.
+def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: str) -> None:
+    """mse_norm against one Poisson measure: the tries, the front over them, the gate, and known methods with their names.
+
+    What lies far below the gate or far below 0 is drawn at the edge, as an arrow.
 
     Args:
         rows: as ``points`` makes them.
         known: {"method", "mse_norm", and the Poisson measures}.
-        measure: the key of the Poisson measure.
-        gates: its threshold, one for each split of the data.
+        measure: the key of the Poisson measure; the right one's gate is MAGIC's own value, among ``known``, and shaded the
+            range of those that the loop asked for.
     """
-    mean_gate = sum(gates) / len(gates)
-    xs = sorted(r[measure] for r in rows)
-    lowest = min([xs[len(xs) // 50], *(k[measure] for k in known)])  # of the tries, but for the last fiftieth
-    left = max(lowest, mean_gate - REACH)
-    right = max([xs[-1], mean_gate, *(k[measure] for k in known)])
-    span = (right - left) or 1.0
-    low, high = min(0.0, *(r["mse_norm"] for r in rows)), max(r["mse_norm"] for r in (*rows, *known))
-    ax.set(
-        xlim=(left - 0.06 * span, right + 0.06 * span), ylim=(low - 0.06 * (high - low), 1.14 * high), ylabel="mse_norm on dev"
-    )
+    right_one = measure == "poisson_norm"
+    magic = [k[measure] for k in known if k["method"] == peers.YARDSTICK] if right_one else [PUBLISHED_GATE]
+    asked = [min(r["gate"] for r in rows), max(r["gate"] for r in rows)] if right_one else [PUBLISHED_GATE] * 2
+    xs, ys = sorted(r[measure] for r in rows), [r["mse_norm"] for r in rows]
+    left = max(min(xs[len(xs) // 50], asked[0] - REACH / 4), asked[0] - REACH)  # a fiftieth of the tries may lie beyond
+    right, high = max([xs[-1], *asked]), max(ys + [k["mse_norm"] for k in known])
+    low = max(min(0.0, *ys), -high / 4)
+    wide, tall = (right - left) or 1.0, (high - low) or 1.0
+    ax.set(xlim=(left - 0.06 * wide, right + 0.06 * wide), ylim=(low - 0.08 * tall, high + 0.3 * tall), ylabel="mse_norm on dev")
     ax.grid(True, axis="both")
+
+    def place(r: dict) -> tuple[float, float, str]:
+        """Where it is drawn, and the arrow where that is the edge."""
+        x, y = r[measure], r["mse_norm"]
+        arrow = "<" if x < left else "v" if y < low else ""
+        return (left - 0.03 * wide if x < left else x), (low - 0.04 * tall if y < low else y), arrow
+
+    drawn = [(r, *place(r)) for r in rows]
     for arm in [a for a in ARMS if any(r["arm"] == a for r in rows)]:
         for fits in (False, True):
-            mine = [r for r in rows if r["arm"] == arm and r["passes_right"] is fits and r[measure] >= left]
-            face = COLOURS[arm] if fits else "none"
-            ax.scatter(
-                [r[measure] for r in mine], [r["mse_norm"] for r in mine], s=11, marker=MARKERS[arm], facecolors=face,
-                edgecolors=COLOURS[arm], linewidths=0.6, alpha=0.55, zorder=2,
-            )  # fmt: skip
-        beyond = [r for r in rows if r["arm"] == arm and r[measure] < left]
-        ax.scatter(
-            [left - 0.035 * span] * len(beyond), [r["mse_norm"] for r in beyond], s=14, marker="<", color=COLOURS[arm], alpha=0.5
-        )
-    outside = sum(r[measure] < left for r in rows)
-    passing = [r for r in rows if r[measure] >= PUBLISHED_GATE]
-    hidden = [f"{outside} of {len(rows)} tries"] * bool(outside) + [k["method"] for k in known if k[measure] < left]
-    said = [f"further left: {', '.join(hidden)}"] if hidden else []
-    if measure == "poisson_norm_openproblems":
-        said.append(f"{sum(not r['passes_right'] for r in passing)} of the {len(passing)} that pass fail the right gate")
-    ax.annotate("\n".join(said), (0.01, 0.975), xycoords="axes fraction", fontsize=7, color="#555555", bbox=LABEL, va="top")
+            for arrow in ("", "<", "v"):
+                mine = [(x, y) for r, x, y, a in drawn if (r["arm"], r["passes_right"], a) == (arm, fits, arrow)]
+                look = {"s": 11, "marker": arrow or MARKERS[arm], "facecolors": COLOURS[arm] if fits else "none"}
+                look |= {"edgecolors": COLOURS[arm], "linewidths": 0.6, "alpha": 0.55, "zorder": 2}
+                ax.scatter([x for x, _ in mine], [y for _, y in mine], **look)
     best = front([(r[measure], r["mse_norm"]) for r in rows])
-    line = sorted((rows[n][measure], rows[n]["mse_norm"]) for n in best if rows[n][measure] >= left)
+    line = sorted((x, y) for n, (_, x, y, arrow) in enumerate(drawn) if n in best and not arrow)
     ax.step([x for x, _ in line], [y for _, y in line], where="pre", color="black", linewidth=0.9, zorder=3)
-    for gate in gates:
-        ax.axvline(gate, color=VERMILION, linestyle="--", linewidth=1 if len(gates) == 1 else 0.7, zorder=1.5)
-    answers = [r for r in rows if r["reported"] and r[measure] >= left]
-    for r in answers:
-        face = COLOURS[r["arm"]] if r["passes_right"] else "white"
-        ax.plot(r[measure], r["mse_norm"], "*", color=face, markeredgecolor="black", markeredgewidth=0.7, markersize=10, zorder=5)
-    inside = [k for k in known if k[measure] >= left]
-    ax.plot(
-        [k[measure] for k in inside], [k["mse_norm"] for k in inside], "P", color="black", markersize=6, linestyle="", zorder=4
-    )
-    name = "right gate: MAGIC's own" if measure == "poisson_norm" else f"published gate: {PUBLISHED_GATE}"
-    ax.text(
-        mean_gate,
-        0.985,
-        f"{name} ",
-        transform=ax.get_xaxis_transform(),
-        ha="right",
-        va="top",
-        fontsize=7.5,
-        color=VERMILION,
-        bbox=LABEL,
-    )
-    _place(ax, [(k[measure], k["mse_norm"], k["method"]) for k in inside], [(r[measure], r["mse_norm"]) for r in (*rows, *known)])
+    for r, x, y, arrow in drawn:
+        if r["reported"] and not arrow:
+            look = {"color": COLOURS[r["arm"]] if r["passes_right"] else "white", "markersize": 10}
+            ax.plot(x, y, "*", markeredgecolor="black", markeredgewidth=0.7, zorder=5, **look)
+    if right_one:
+        ax.axvspan(*asked, color=VERMILION, alpha=0.18, linewidth=0, zorder=0.5)
+    for gate in magic:
+        ax.axvline(gate, color=VERMILION, linestyle="--", linewidth=1, zorder=1.5)
+    passing = [r for r in rows if r[measure] >= PUBLISHED_GATE]
+    through = f"{sum(not r['passes_right'] for r in passing)} of the {len(passing)} that pass fail the right gate "
+    name = "right gate: MAGIC's own " if right_one else f"published gate: {PUBLISHED_GATE} \n{through}"
+    look = {"transform": ax.get_xaxis_transform(), "ha": "right", "va": "top", "fontsize": 7.5, "color": VERMILION, "bbox": LABEL}
+    ax.text(min([*magic, *asked]), 0.985, name, **look)
+    labels, outside = [], []
+    for k in known:
+        x, y, arrow = place(k)
+        ax.plot(x, y, arrow or "P", color="black", markersize=5.5, linestyle="", zorder=4)
+        if arrow:
+            outside.append(f"{_short(k['method'])}  {k['mse_norm']:.2f} at {k[measure]:.2f}")
+        else:
+            labels.append((x, y, _short(k["method"])))
+    if outside:
+        words = "\n".join(["outside the frame:", *outside])
+        ax.text(0.015, 0.985, words, transform=ax.transAxes, fontsize=6.5, color="#333333", va="top", bbox=LABEL)
+    _place(ax, labels, [(x, y) for _, x, y, _ in drawn] + [(x, y) for x, y, _ in labels])
 
 
 def _place(ax: Any, labels: list[tuple[float, float, str]], marks: list[tuple[float, float]]) -> None:
@@ -204,11 +207,14 @@ def _place(ax: Any, labels: list[tuple[float, float, str]], marks: list[tuple[fl
 
 def _short(method: str) -> str:
     """The method's name, short enough for a label."""
-    return method.replace(", square root", "").replace("reversed normalisation", "reversed")
+    for long, short in ((", square root", ""), ("reversed normalisation", "reversed"), (peers.SCALED, ", scaled")):
+        method = method.replace(long, short)
+    return method
 
 
 def _legend(rows: list[dict]) -> list[Any]:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     mark = lambda label, **look: Line2D([], [], linestyle="", label=label, **look)
     arms = [a for a in ARMS if any(r["arm"] == a for r in rows)]
@@ -216,4 +222,5 @@ def _legend(rows: list[dict]) -> list[Any]:
     handles.append(mark("hollow: fails the right gate", marker="o", color="#444444", markerfacecolor="none", markersize=4.5))
     handles.append(mark("the answer of a run", marker="*", markerfacecolor="#dddddd", markeredgecolor="black", markersize=10))
     handles.append(mark("a known method", marker="P", color="black", markersize=6))
-    return [*handles, Line2D([], [], color="black", linewidth=0.9, label="front")]
+    handles.append(Line2D([], [], color="black", linewidth=0.9, label="front"))
+    return [*handles, Patch(color=VERMILION, alpha=0.18, label="gates that the loop asked for: + 1 paired standard error")]

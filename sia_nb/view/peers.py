@@ -18,6 +18,7 @@ from .paper import ARM_NAMES, ARMS, PUBLISHED_GATE
 
 MEASURES = ("mse_norm", "poisson_norm", "poisson_norm_openproblems")
 YARDSTICK = "MAGIC"  # the method whose mse_norm the others' are told as multiples of
+SCALED = ", scaled to train"  # ends the name of a method's second row, its output brought to train's scale
 COLUMNS = ["method", "kind", "measure", "value", "low", "high", "seeds", "data", "split", "task", "run", "hardware", "source"]
 
 
