@@ -159,7 +159,7 @@ def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: st
     for gate in magic:
         ax.axvline(gate, color=VERMILION, linestyle="--", linewidth=1, zorder=1.5)
     passing = [r for r in rows if r[measure] >= PUBLISHED_GATE]
-    through = f"{sum(not r['passes_right'] for r in passing)} of the {len(passing)} that pass fail the right gate "
+    through = f"{sum(not r['passes_right'] for r in passing)} of the {len(passing)} that pass \nfail the right gate "
     name = "right gate: MAGIC's own " if right_one else f"published gate: {PUBLISHED_GATE} \n{through}"
     look = {"transform": ax.get_xaxis_transform(), "ha": "right", "va": "top", "fontsize": 7.5, "color": VERMILION, "bbox": LABEL}
     ax.text(min([*magic, *asked]), 0.985, name, **look)
