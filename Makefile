@@ -46,7 +46,7 @@ lint: setup  ## style of code and notebooks, and that no notebook holds outputs
 lab: setup  ## open JupyterLab on the notebooks
 	$(VENV)/bin/jupyter lab notebooks
 
-reproduce-fig1: data model  ## run the arms and draw Figure 1 (PROFILE, SEEDS, ARMS)
+reproduce-fig1: data model  ## run the arms and draw Figure 1 (TASK, PROFILE, SEEDS, ARMS)
 	@$(PY) -m sia_nb run --task $(TASK) --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS)
 	@$(PY) -m sia_nb figures --profile $(PROFILE)
 

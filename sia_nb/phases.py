@@ -299,7 +299,8 @@ def report(run: Run) -> dict[str, Any]:
     """Open the sealed test, once a run: the baseline (A_1's answer) and the best by dev. Written to report.json.
 
     The best is chosen on dev alone: of all solutions that the run's steps found, the PROMOTED best by the loop's
-    verdict are scored in full on dev, and the best of those opens the test.
+    verdict are scored in full on dev, and the best of those opens the test. What a verifier tells of known methods on the
+    same data goes to peers.json.
     """
     path = run.path / "report.json"
     if path.exists():
@@ -329,6 +330,9 @@ def report(run: Run) -> dict[str, Any]:
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):
             run.progress("report: the sealed test", len(candidates) + n, len(candidates) + 2)
             sealed[arm] = _open_seal(task, verifier, solution, full)
+        if hasattr(verifier, "peers"):
+            run.progress("report: known methods on the same data", len(candidates) + 2, len(candidates) + 2)
+            write_json(run.path / "peers.json", verifier.peers())
     spent = [run.metrics(g)["used"] for g in steps]
     sealed["baseline"] |= {k: spent[0][k] for k in ("verifier_calls", "tokens")}
     sealed[run.config.arm] |= {k: sum(s[k] for s in spent) for k in ("verifier_calls", "tokens")}

@@ -12,6 +12,7 @@ left behind is overwritten by the next try.
       weights/            of a step that a weight update made: adapter/  curve.jsonl  rollouts.jsonl  hyper.json  result.json
       decision.json  improvement.md  notebooks/  *.done.json
     report.json           written once, when the sealed test is opened
+    peers.json            known methods on the same data, of a task that has some; written with the report
 """
 
 from __future__ import annotations

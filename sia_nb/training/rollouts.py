@@ -179,7 +179,7 @@ def lines(groups: list[Rolled], step: int) -> list[dict[str, Any]]:
                     "reward": told.value if told else None, "score": told.score if told else None,
                     "valid": told.valid if told else None, "reason": told.reason if told else "out of verifier calls",
                     "advantage": r.advantage, "source": r.source, "parent": group.start.parent,
-                    "cached": told.cached if told else None,
+                    "cached": told.cached if told else None, "metrics": told.metrics if told else {},
                 }
             )  # fmt: skip
     return out
