@@ -129,6 +129,22 @@ def test_advantages_on_file_are_the_algorithms(tmp_path):
     assert [r["advantage"] for r in rows] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
+def test_ppos_advantage_on_file_is_the_mean_over_all_choices(tmp_path, monkeypatch):
+    seen = []
+    real = objectives.ppo
+
+    def ppo(logp, old, mask, told, *args, **kwargs):
+        told[:, mask[0].nonzero()[0, 0]] = 0.0  # an advantage of 0 is one of a choice all the same
+        seen.append((told.clone(), mask.clone()))
+        return real(logp, old, mask, told, *args, **kwargs)
+
+    monkeypatch.setattr(objectives, "ppo", ppo)
+    run(tmp_path, small("ppo", steps=1, epochs=1))
+    told, mask = seen[0]
+    expected = [float(t[m].mean()) for t, m in zip(told, mask, strict=True)]
+    assert [r["advantage"] for r in read(tmp_path, "rollouts.jsonl")] == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
 def test_kl_to_the_base_grows_from_zero(tmp_path):
     run(tmp_path, small("reinforce_kl"))
     kl = [line["kl"] for line in read(tmp_path, "curve.jsonl")]
@@ -443,6 +459,22 @@ def test_out_of_memory_in_sampling(tmp_path):
     policy.sample = sample
     result = run(tmp_path, small(), policy=policy)
     assert (result.stopped, result.steps) == ("out_of_memory", 1) and "in sampling" in result.note
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "Triton Error [CUDA]: out of memory",
+        "cudaErrorMemoryAllocation",
+        "[enforce fail] not enough memory: you tried to allocate 8 bytes.",
+    ],
+)
+def test_what_cudas_libraries_say_when_memory_does_not_suffice(text):
+    assert learner.short_of_memory(RuntimeError(text))
+    assert not learner.short_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_another_error_is_not_taken_for_it(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import torch
 
 from ..errors import ModelError
 from .grammar import Grammar
-from .prefix import Prefix, Rows
+from .prefix import SUPPORTED, Prefix, Rows, kind
 from .sample import Sample
 
 MEMORY = 2**30  # bytes of keys and values that the rows of one micro-batch may take
@@ -46,7 +46,7 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
-        self.context = int(model.config.max_position_embeddings)
+        self.context = _context(model)
         self._prefixes: list[Prefix] = []  # latest first, at most two
         self._weights: Any = None
         self._grammars: dict[tuple[tuple[str, ...], ...], Grammar] = {}
@@ -122,6 +122,14 @@ class Policy:
         prefix.begin(self.model, self._prefixes)
         self._prefixes = [prefix, *self._prefixes[:1]]
         return prefix
+
+
+def _context(model: Any) -> int:
+    """Tokens that the model's positions allow."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(found, int):
+        raise ModelError(f"model: {kind(model)} does not say how many positions it has (max_position_embeddings). {SUPPORTED}")
+    return found
 
 
 class _Batch:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..policy.sampling import Policy
 
 MEASURED = 8  # rollouts whose KL to the base is measured where the algorithm has no use for it
+NO_MEMORY = re.compile("allocate memory|out of memory|not enough memory|ALLOC_FAILED|MemoryAllocation")
 FLOOR = 16  # tokens a micro-batch under which it is no use to go on halving
 
 
@@ -216,7 +218,7 @@ class Learner:
     def _note(self, groups: list[Rolled], objective: _Loss, weights: Tensor) -> None:
         told = weights
         if objective.per_choice is not None:
-            told = objective.per_choice.sum(1) / (objective.per_choice != 0).sum(1).clamp(min=1)
+            told = objective.per_choice.sum(1) / objective.mask.sum(1).clamp(min=1)
         for rollout, value in zip((r for g in groups for r in g.rollouts), told.tolist(), strict=True):
             rollout.advantage = value
 
@@ -293,5 +295,5 @@ class Learner:
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; torch on a CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether an error says that memory did not suffice; where it is no class of its own, torch and CUDA's libraries say so."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
