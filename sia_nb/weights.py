@@ -3,7 +3,8 @@
     θ_{g+1} = argmax E_{y ~ π_θ(· | build_prompt)} [V(extract(y))],  by the algorithm that F chose after step g
 
 The scaffold stays as it is. Training spends a share of step g+1's verifier calls and tokens, the execution of step
-g+1 the rest, so that a step costs the same whichever lever made it. Called by ``phases``.
+g+1 the rest, so that a step costs the same whichever lever made it. Of the wall-clock cap training has the same share, but
+the execution keeps the whole: what it may do must not depend on how fast training was. Called by ``phases``.
 """
 
 from __future__ import annotations
@@ -183,7 +184,12 @@ def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_
             scored=scored_before(run, step + 1),
             calls=calls,
         )
-        train(policy, problem, chosen, folder=folder, seed=config.seed * 1000 + step, on_step=tell, tokens=tokens)
+        result = train(
+            policy, problem, chosen, folder=folder, seed=config.seed * 1000 + step, on_step=tell, tokens=tokens,
+            seconds=config.seconds * config.weight_share,
+        )  # fmt: skip
+    if result.stopped == "out_of_time":
+        run.notice(f"the weight update after step {step} was cut short, so it depends on this machine's speed: {result.note}")
     return read_json(folder / "result.json")
 
 
