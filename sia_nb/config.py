@@ -52,6 +52,12 @@ class RunConfig(BaseModel):
         "auto", description="number format of the local policy; auto: the faster here, measured once and kept in run.json"
     )
     threads: int = Field(1, ge=1, le=512, description="threads of the local policy; part of what makes a run repeat bit for bit")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="GPUs that a weight update is spread over; where there is no GPU, processes of so many threads",
+    )
     unsafe_no_sandbox: bool = Field(False, description="run model-written code without a sandbox; do not")
 
 

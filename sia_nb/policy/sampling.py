@@ -76,11 +76,13 @@ class Policy:
         max_tokens: int = 160,
         segments: Sequence[tuple[str, ...]] | None = None,
         seed: int = 0,
+        first: int = 0,
     ) -> list[Sample]:
         """``n`` continuations of ``messages``.
 
         With ``segments`` every text is one of their grammar, whose longest text takes the place of ``max_tokens``;
-        forced tokens add nothing to ``logprob``. Temperature 0 takes the likeliest token.
+        forced tokens add nothing to ``logprob``. Temperature 0 takes the likeliest token. ``first`` numbers the first row:
+        rows 4 to 7 of eight are what ``n=4, first=4`` gives.
 
         Raises:
             ModelError: the prompt and the answer are longer than the model's context, or a logit is not finite.
@@ -97,8 +99,8 @@ class Policy:
         each = 2 * len(prefix.keys) * prefix.keys[0].shape[0] * prefix.keys[0].shape[2] * prefix.keys[0].element_size()
         batch = max(1, MEMORY // (each * room))
         out: list[Sample] = []
-        for at in range(0, n, batch):
-            rows = range(at, min(n, at + batch))
+        for at in range(first, first + n, batch):
+            rows = range(at, min(first + n, at + batch))
             out += _Batch(self, prefix, grammar, rows, room, temperature, seed).run()
         return out
 
