@@ -148,9 +148,14 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
 
     Raises:
         StoreError: another process holds the folder, the disk is full, a finished file was altered.
+        ConfigError: fewer devices than asked for.
         Interrupted: SIGINT or SIGTERM. NotebookError, AgentError, …: what a phase raised.
     """
     config, clock, plan = run.config, Clock.load(), Clock.load()  # the bar's shares stay as planned while clock learns
+    if config.devices > 1:
+        from .training.devices import check
+
+        check(config.devices, config.threads)  # before anything is spent
     with run.lock(), _terminable():
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
         share = len(pending) / config.steps

@@ -326,7 +326,10 @@ def publish(run: Run) -> Path:
 
 def run_name(config: RunConfig) -> str:
     """The folder name of a run with this config: readable, and one config has one name."""
-    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode()).hexdigest()[:6]
+    values = config.model_dump()
+    if values["devices"] == 1:
+        del values["devices"]  # the names of runs made before it could be chosen stay
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
     return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
 
 

@@ -187,8 +187,26 @@ def test_weights_that_do_not_fit_the_declared_rank_are_refused(saved, tmp_path):
     def change(path):
         path.write_text(json.dumps({**json.loads(path.read_text()), "r": 5}))
 
+    folder, policy = damaged(saved, tmp_path, adapter.CONFIG, change), llama()
+    base = logits(policy, IDS)
     with pytest.raises(ModelError, match="does not fit the model's layers and rank 5"):
-        adapter.load(llama(), damaged(saved, tmp_path, adapter.CONFIG, change))
+        adapter.load(policy, folder)
+    assert torch.equal(logits(policy, IDS), base)
+
+
+def test_a_load_that_fails_leaves_the_worn_adapter_and_its_very_parameters(policy, tmp_path):
+    adapter.save(worn(policy, rank=3), tmp_path / "a")
+    path = tmp_path / "a" / adapter.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), "r": 5}))
+    worn(policy, rank=4, seed=9)
+    out, before = logits(policy, IDS), adapter.parameters(policy)
+    with pytest.raises(ModelError, match="rank 5"):
+        adapter.load(policy, tmp_path / "a")
+    assert all(a is b for a, b in zip(adapter.parameters(policy), before, strict=True))
+    assert torch.equal(logits(policy, IDS), out) and adapter.rank(policy) == 4
+    adapter.save(policy, tmp_path / "b")
+    with adapter.reference(policy):
+        assert not torch.equal(logits(policy, IDS), out)
 
 
 def test_another_base_models_adapter_is_refused(saved):

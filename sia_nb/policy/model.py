@@ -133,6 +133,7 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
         raise ModelError(f"model: dtype '{dtype}' is not known; expected float32, bfloat16 or auto.")
     import torch
 
+    from .prefix import check
     from .sampling import Policy
 
     torch.set_num_threads(threads or _cores())
@@ -151,6 +152,7 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
             _from_folder(source, dtype) if source else _from_hub(name, dtype)
         )
     model.to(device)
+    check(model)
     if tokenizer.eos_token_id is None or not tokenizer.chat_template:
         raise ModelError(
             f"model: the tokenizer of '{name}' has no end token or no chat template; use an instruction-tuned model."
@@ -160,6 +162,7 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
 
 def _from_folder(folder: Path, dtype: str) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     for file in ("config.json", "tokenizer_config.json"):
@@ -170,8 +173,10 @@ def _from_folder(folder: Path, dtype: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model: {folder} cannot be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"model: {folder} cannot be loaded: {str(error).splitlines()[0]}. A file may be truncated or altered: take another copy."
+        ) from error
     return model.eval(), tokenizer
 
 

@@ -18,7 +18,7 @@ import torch
 
 from ..errors import ModelError
 from .grammar import Grammar
-from .prefix import Prefix, Rows
+from .prefix import SUPPORTED, Prefix, Rows, kind
 from .sample import Sample
 
 MEMORY = 2**30  # bytes of keys and values that the rows of one micro-batch may take
@@ -46,7 +46,7 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
-        self.context = int(model.config.max_position_embeddings)
+        self.context = _context(model)
         self._prefixes: list[Prefix] = []  # latest first, at most two
         self._weights: Any = None
         self._grammars: dict[tuple[tuple[str, ...], ...], Grammar] = {}
@@ -76,11 +76,13 @@ class Policy:
         max_tokens: int = 160,
         segments: Sequence[tuple[str, ...]] | None = None,
         seed: int = 0,
+        first: int = 0,
     ) -> list[Sample]:
         """``n`` continuations of ``messages``.
 
         With ``segments`` every text is one of their grammar, whose longest text takes the place of ``max_tokens``;
-        forced tokens add nothing to ``logprob``. Temperature 0 takes the likeliest token.
+        forced tokens add nothing to ``logprob``. Temperature 0 takes the likeliest token. ``first`` numbers the first row:
+        rows 4 to 7 of eight are what ``n=4, first=4`` gives.
 
         Raises:
             ModelError: the prompt and the answer are longer than the model's context, or a logit is not finite.
@@ -97,8 +99,8 @@ class Policy:
         each = 2 * len(prefix.keys) * prefix.keys[0].shape[0] * prefix.keys[0].shape[2] * prefix.keys[0].element_size()
         batch = max(1, MEMORY // (each * room))
         out: list[Sample] = []
-        for at in range(0, n, batch):
-            rows = range(at, min(n, at + batch))
+        for at in range(first, first + n, batch):
+            rows = range(at, min(first + n, at + batch))
             out += _Batch(self, prefix, grammar, rows, room, temperature, seed).run()
         return out
 
@@ -122,6 +124,14 @@ class Policy:
         prefix.begin(self.model, self._prefixes)
         self._prefixes = [prefix, *self._prefixes[:1]]
         return prefix
+
+
+def _context(model: Any) -> int:
+    """Tokens that the model's positions allow."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(found, int):
+        raise ModelError(f"model: {kind(model)} does not say how many positions it has (max_position_embeddings). {SUPPORTED}")
+    return found
 
 
 class _Batch:
