@@ -50,7 +50,9 @@ def check_best_guess(function: Callable[[float, float], Any]) -> bool:
         if np.isclose(value, wanted, rtol=0.02):
             continue
         if np.isclose(value, rate, rtol=0.02):
-            return _say(False, "that is the expected count itself: it is best under squared error of counts, not of their logarithms")
+            return _say(
+                False, "that is the expected count itself: it is best under squared error of counts, not of their logarithms"
+            )
         if np.isclose(value, float(denoising.expected_log(np.array(rate), library)), rtol=0.02):
             return _say(False, "that is the expected logarithm; bring it back to the scale of counts")
         if np.isclose(value, wanted * 1e4 / library, rtol=0.02):

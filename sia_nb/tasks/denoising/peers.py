@@ -124,7 +124,11 @@ def knn_smoothing(train: sp.csr_matrix, k: int = 10, pcs: int = 10, seed: int = 
         values = np.sqrt(level) + np.sqrt(level + 1)
         near = PCA(min(pcs, *values.shape), random_state=seed, svd_solver="randomized").fit_transform(values)
         found = NearestNeighbors(n_neighbors=min(2**step - 1, k) + 1).fit(near).kneighbors(near, return_distance=False)
-        out = counts[found].sum(axis=1) if counts.size * found.shape[1] < 1 << 26 else np.stack([counts[f].sum(axis=0) for f in found])
+        out = (
+            counts[found].sum(axis=1)
+            if counts.size * found.shape[1] < 1 << 26
+            else np.stack([counts[f].sum(axis=0) for f in found])
+        )
     return out
 
 
