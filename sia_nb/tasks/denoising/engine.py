@@ -87,22 +87,24 @@ class Engine:
 
     def _smoothed(self, shared: tuple[Any, ...], x: sp.csr_matrix, spec: dict[str, Any]) -> np.ndarray:
         """MAGIC's answer in the normalised scale, float32 [n, g]; may be negative where approximate."""
-        pcs, t = spec["pcs"], spec["t"]
-        points, axes = self._memory.get((*shared, pcs), lambda: graph.components(x, pcs))
-        near = self._memory.get((*shared, pcs, "near"), lambda: graph.neighbours(points, min(3 * KNN + 1, x.shape[0])))
-        key = (*shared, pcs, spec["knn"], spec["decay"])
-        p = self._memory.get(key, lambda: graph.operator(*near, spec["knn"], spec["decay"]))
-        if spec["solver"] == "exact" or axes is None:
-            return self._diffused((*key, "exact"), p, x, t)
-        return self._diffused((*key, "approximate"), p, points, t) @ axes.astype(np.float32)
+        pcs, knn, decay, t = (spec[n] for n in ("pcs", "knn", "decay", "t"))
+        reduced = lambda: self._memory.get((*shared, pcs), lambda: graph.components(x, pcs))
+        width = min(3 * KNN + 1, x.shape[0])
+        near = lambda: self._memory.get((*shared, pcs, "near"), lambda: graph.neighbours(reduced()[0], width))
+        key = (*shared, pcs, knn, decay)
+        p = lambda: self._memory.get(key, lambda: graph.operator(*near(), knn, decay))
+        if spec["solver"] == "exact" or min(x.shape) <= pcs:
+            return self._diffused((*key, "exact"), p, lambda: x, t)
+        axes = reduced()[1]
+        return self._diffused((*key, "approximate"), p, lambda: reduced()[0], t) @ axes.astype(np.float32)
 
-    def _diffused(self, key: tuple[Any, ...], p: Any, start: Any, t: int) -> np.ndarray:
+    def _diffused(self, key: tuple[Any, ...], p: Callable[[], Any], start: Callable[[], Any], t: int) -> np.ndarray:
         """P^t start, by way of every smaller number of steps in the space: the same bits in whatever order they are asked."""
         before = max((s for s in STEPS if s < t), default=0)
 
         def further() -> np.ndarray:
-            values = self._diffused(key, p, start, before) if before else dense(start)
-            return graph.diffuse(p, values, t - before)
+            values = self._diffused(key, p, start, before) if before else dense(start())
+            return graph.diffuse(p(), values, t - before)
 
         return self._memory.get((*key, t), further)
 
