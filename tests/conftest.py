@@ -19,6 +19,16 @@ def lawbench_data():
 
 
 @pytest.fixture(scope="session")
+def denoising_data(tmp_path_factory):
+    """The denoising task's offline data, seed 0; returns the data folder."""
+    from sia_nb.tasks import get_task
+
+    folder = tmp_path_factory.mktemp("denoising-data")
+    get_task("denoising").fetch(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def embedded_model():
     """The embedded model, fetched and converted; returns the data folder."""
     from sia_nb.policy.model import fetch

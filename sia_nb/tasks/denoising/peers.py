@@ -73,21 +73,24 @@ def alra(train: sp.csr_matrix, *, reverse: bool = False) -> np.ndarray:
     return np.square(low_rank(values.toarray())) * totals[:, None]
 
 
-def low_rank(values: np.ndarray, most: int = 100, seed: int = 0) -> np.ndarray:
-    """ALRA's completion of a matrix A ≥ 0 [n, g].
+def rank(singular: np.ndarray) -> int:
+    """ALRA's choice: the last singular value whose gap to the next is 6 standard deviations above those of the tail."""
+    gaps = singular[:-1] - singular[1:]
+    tail = gaps[int(0.8 * len(singular)) - 1 :]
+    large = np.flatnonzero(gaps > tail.mean() + 6 * tail.std(ddof=1))
+    return int(large.max()) + 1 if large.size else 1
 
-    The rank k is the last singular value whose gap to the next is 6 standard deviations above those of the tail. In the
-    rank-k approximation a gene's values up to the magnitude of its most negative one are 0; the rest gets the mean and spread of
-    the gene's values in A; what was above 0 in A and would be lost is kept.
+
+def low_rank(values: np.ndarray, k: int = 0, most: int = 100, seed: int = 0) -> np.ndarray:
+    """ALRA's completion of a matrix A ≥ 0 [n, g] by rank k; 0: chosen by ``rank`` among ``most`` singular values.
+
+    In the rank-k approximation a gene's values up to the magnitude of its most negative one are 0; the rest gets the mean and
+    spread of the gene's values in A; what was above 0 in A and would be lost is kept.
     """
     from sklearn.utils.extmath import randomized_svd
 
-    most = min(most, min(values.shape) - 1)
-    u, s, vt = randomized_svd(values, most, random_state=seed, n_iter=10)
-    gaps = s[:-1] - s[1:]
-    tail = gaps[int(0.8 * most) - 1 :]
-    large = np.flatnonzero(gaps > tail.mean() + 6 * tail.std(ddof=1))
-    k = int(large.max()) + 1 if large.size else 1
+    u, s, vt = randomized_svd(values, min(most, min(values.shape) - 1), random_state=seed, n_iter=10)
+    k = k or rank(s)
     low = (u[:, :k] * s[:k]) @ vt[:k]
     kept = np.where(low > np.abs(low.min(axis=0)), low, 0.0)
 
