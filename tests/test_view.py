@@ -124,9 +124,10 @@ def test_training_verdicts_are_counted_before_those_of_the_step_they_led_to(resu
     assert c["calls"] == [1, 2, 3, 4, 5, 6] and c["step_end"] == [0, 5, 6]
     assert c["step_end"][-1] == sum(run.metrics(g)["used"]["verifier_calls"] for g in (1, 2, 3))
     assert c["action"] == ["init", "weights", "harness"] and c["algorithm"] == ["", "grpo", ""]
-    assert collect.running_best(c["score"]) == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+    assert collect.running_best(c) == [0.5, 0.5, 0.6, 0.6, 0.6, 0.6]  # A_1's answer, 0.5, took no call
+    assert collect.running_best(c | {"step_end": [1, 5, 6]}) == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
     with open(figures.figure_task("lawbench")["progress"], newline="") as f:
-        assert [float(r["value"]) for r in csv.DictReader(f)] == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+        assert [float(r["value"]) for r in csv.DictReader(f)] == [0.5, 0.5, 0.6, 0.6, 0.6, 0.6]
 
 
 def test_a_weight_step_without_its_rollouts_is_a_clear_error(results):

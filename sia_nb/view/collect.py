@@ -242,9 +242,10 @@ def curve(run: Run) -> dict[str, list]:
     return out
 
 
-def running_best(scores: list[float]) -> list[float]:
-    """The best score so far at each place, at least 0."""
-    return list(accumulate(scores, max, initial=0.0))[1:]
+def running_best(curve: dict[str, list]) -> list[float]:
+    """The best score so far at each verifier call; A_1's answer counts from the start where it took no call."""
+    known = [v for v, end in zip(curve["step_score"], curve["step_end"], strict=True) if end == 0]
+    return list(accumulate(curve["score"], max, initial=max([0.0, *known])))[1:]
 
 
 def progress_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:
@@ -254,7 +255,7 @@ def progress_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:
         common = {"task": f.run.config.task, "arm": f.arm, "metric": "dev_best", "seeds": 1, "source": f.source}
         common |= {"hardware": f.run.info["hardware"], "run": f.run.path.name}
         c = curve(f.run)
-        out += [common | {"verifier_calls": n, "value": v} for n, v in zip(c["calls"], running_best(c["score"]), strict=True)]
+        out += [common | {"verifier_calls": n, "value": v} for n, v in zip(c["calls"], running_best(c), strict=True)]
     return out
 
 

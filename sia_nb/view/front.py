@@ -159,7 +159,8 @@ def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: st
     for gate in magic:
         ax.axvline(gate, color=VERMILION, linestyle="--", linewidth=1, zorder=1.5)
     passing = [r for r in rows if r[measure] >= PUBLISHED_GATE]
-    through = f"{sum(not r['passes_right'] for r in passing)} of the {len(passing)} that pass \nfail the right gate "
+    failing = sum(not r["passes_right"] for r in passing)
+    through = f"{failing} of the {len(passing)} that pass \nfail the right gate " if passing else "no try passes it "
     name = "right gate: MAGIC's own " if right_one else f"published gate: {PUBLISHED_GATE} \n{through}"
     look = {"transform": ax.get_xaxis_transform(), "ha": "right", "va": "top", "fontsize": 7.5, "color": VERMILION, "bbox": LABEL}
     ax.text(min([*magic, *asked]), 0.985, name, **look)
@@ -168,7 +169,7 @@ def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: st
         x, y, arrow = place(k)
         ax.plot(x, y, arrow or "P", color="black", markersize=5.5, linestyle="", zorder=4)
         if arrow:
-            outside.append(f"{_short(k['method'])}  {k['mse_norm']:.2f} at {k[measure]:.2f}")
+            outside.append(f"{_short(k['method'])}  {k['mse_norm']:.2f} at {k[measure]:.2f}".replace("-", "−"))
         else:
             labels.append((x, y, _short(k["method"])))
     if outside:

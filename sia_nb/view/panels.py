@@ -99,7 +99,7 @@ def progress_from_data(ax: Any, curves: list[dict], *, ylabel: str, metric: str 
     handles = []
     for arm in [a for a in ARMS if any(c["arm"] == a for c in curves)]:
         group, colour = [c for c in curves if c["arm"] == arm], COLOURS[arm]
-        lines = [collect.running_best(c["score"]) for c in group]
+        lines = [collect.running_best(c) for c in group]
         for c, running in zip(group, lines, strict=True):
             ax.plot(c["calls"], c["score"], ".", color=colour, markersize=2.5, alpha=0.25, markeredgewidth=0, zorder=1)
             thin = {"linewidth": 0.7, "alpha": 0.6} if len(group) > 1 else {"linewidth": 1.6}

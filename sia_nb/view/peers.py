@@ -67,7 +67,7 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
     for name, kind, seeds in entries:
         told = {m: collect.interval([r[m] for r in seeds.values()]) for m in MEASURES}
         times = [r["mse_norm"] / magic[s]["mse_norm"] for s, r in seeds.items() if s in magic and magic[s]["mse_norm"] > 0]
-        ratio = f"{sum(times) / len(times):.2f}" if times else ""
+        ratio = f"{sum(times) / len(times):.2f}" if times and min(times) >= 0 else ""  # a negative multiple says nothing
         right = [_passes(r, magic.get(s)) for s, r in seeds.items()]
         above = [r[MEASURES[2]] >= PUBLISHED_GATE for r in seeds.values()]
         cells = [
