@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from ..errors import ModelError
+from . import unsloth
 
 NAME = "sia_shared_prefix"
 SUPPORTED = (
@@ -177,6 +178,10 @@ def run(model: Any, ids: list[int], positions: list[int], memory: Any) -> torch.
     """Last hidden states of packed tokens, [T, hidden size]; ``memory.attend`` does the attention of every layer."""
     decoder = model.get_decoder()
     device = decoder.get_input_embeddings().weight.device
+    if getattr(decoder, unsloth.MARK, False):
+        with unsloth.passing(memory):
+            ids_, places = torch.tensor([ids], device=device), torch.tensor([positions], device=device)
+            return decoder(input_ids=ids_, position_ids=places, use_cache=False).last_hidden_state[0]
     with _own_attention(decoder.config):
         out = decoder(
             input_ids=torch.tensor([ids], device=device),
@@ -200,12 +205,15 @@ def check(model: Any) -> None:
         ModelError: its attention cannot be taken over, or something stands between its last state and its logits; names
             the model's type and those that work.
     """
-    if not getattr(model.get_decoder(), "_supports_attention_backend", False):
+    decoder = model.get_decoder()
+    if not getattr(decoder, "_supports_attention_backend", False):
         raise ModelError(f"model: {kind(model)} does not take its attention from transformers' interface. {SUPPORTED}")
+    if getattr(decoder, unsloth.MARK, False) and getattr(decoder.config, "sliding_window", None):
+        raise ModelError(f"model: {kind(model)} has a sliding window. {SUPPORTED}")
     ids = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
     prefix, head = Prefix(ids), model.get_output_embeddings()
     prefix.begin(model, [])
-    if len(prefix.keys) != model.get_decoder().config.num_hidden_layers:
+    if len(prefix.keys) != decoder.config.num_hidden_layers:
         raise ModelError(f"model: {kind(model)} has layers without an attention that can be taken over. {SUPPORTED}")
     with torch.no_grad():
         own = model(input_ids=torch.tensor([ids], device=head.weight.device), use_cache=False).logits[0, -1].float()
