@@ -28,6 +28,7 @@ from .instances import WHOLE
 from .metrics import LOSSES, Measures, Yardstick, mean_se
 from .process import SpecWorker, key, run_code
 from .solution import FALLBACK, SPACE, check_code
+from .split import Split
 
 METHOD = 1
 CODE_SECONDS, CODE_MEMORY = 120.0, 4000
@@ -150,6 +151,19 @@ class DenoisingVerifier:
             "ratio_to_magic": found.mse_norm / reference.mse_norm,
             "n": float(split.train.shape[0]),
         }
+
+    def peers(self) -> dict[str, list[dict[str, Any]]]:
+        """What known methods are worth on the loop's ("dev") and on the sealed cells; rows as ``peers.table`` makes them.
+
+        Remembered beside the sealed cells, so that of several runs on the same data one does the work.
+        """
+        from .peers import table
+
+        sealed = data.sealed(self.layout, self.instance)
+        name = sha256(f"peers {METHOD}\n{self._data}\n{key(sealed.train)}{key(sealed.test)}".encode())
+        memory = Memory(self.layout.private / "peers", FILES, lambda e: {"dev", "sealed"} <= set(e))
+        dev = Split(self._train, self._test)
+        return memory.get(name, lambda: {"dev": table(dev), "sealed": table(sealed)})[0]
 
     def close(self) -> None:
         """Let go of the worker processes; doing it twice is fine."""
