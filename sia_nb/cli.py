@@ -218,6 +218,7 @@ def _summary(run) -> None:
         value = r["test"][report["metric"]]
         print(
             f"{run.path.name}  {arm:9} dev {r['dev']:.4f}  sealed test {report['metric']} {value:.4f}  ({r['verifier_calls']:.0f} verifier calls)"
+            + (f"  fails there: {r['reason']}" if "reason" in r else "")
         )
 
 

@@ -8,9 +8,9 @@ from view_runs import a_run
 
 from sia_nb import phases
 from sia_nb.arms import default_jobs, parse_arms, run_all
-from sia_nb.cli import main
+from sia_nb.cli import _summary, main
 from sia_nb.config import make_config
-from sia_nb.errors import ConfigError, SiaError
+from sia_nb.errors import ConfigError, InvalidSolution, SiaError
 from sia_nb.loop import run_loop
 from sia_nb.store import Run, read_json, write_json
 from sia_nb.tasks import get_task
@@ -104,6 +104,29 @@ def test_the_report_is_opened_without_drawing_and_tells_of_known_methods(tmp_pat
     assert report["arms"]["H"]["test"] == {"top1": 0.4} and report["arms"]["H"]["solution"] == text
     assert read_json(run.path / "peers.json") == Known().peers()
     assert not (run.path / "notebooks").exists() and not (tmp_path / "figures").exists()
+
+
+class Failing(Known):
+    """Its answers fail on the sealed data alone."""
+
+    def seal(self, solution):
+        raise InvalidSolution("non_finite", "3 values are NaN")
+
+
+def test_an_answer_that_fails_on_the_sealed_test_alone_scores_0_and_says_why(tmp_path, monkeypatch, capsys):
+    @contextmanager
+    def failing(run, task):
+        yield Failing()
+
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(phases, "open_verifier", failing)
+    monkeypatch.setattr(phases, "prepare_data", lambda run: None)
+    run = executed(tmp_path, "H", solution=get_task("lawbench").fallback().text)
+    (run.path / "report.json").unlink()
+    arm = phases.report(run)["arms"]["H"]
+    assert arm["test"] == {"top1": 0.0} and arm["reason"] == "non_finite: 3 values are NaN"
+    _summary(run)
+    assert "non_finite: 3 values are NaN" in capsys.readouterr().out
 
 
 def test_a_sealed_test_cannot_be_both_closed_and_opened(capsys):

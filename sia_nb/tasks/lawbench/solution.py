@@ -20,12 +20,12 @@ SIZES = {"char1": (1,), "char12": (1, 2), "char13": (1, 2, 3), "char2": (2,), "c
 
 SPACE = Space(
     [
-        Field("view", VIEWS, "what is counted: characters or words, n-grams from the first to the last digit"),
+        Field("view", VIEWS, "what is counted: characters or words, n-grams from the first to the last digit", kind="structure"),
         Field("tf", ("raw", "binary", "log", "loglog", "bm25"), "how a count grows into a weight"),
         Field("idf", ("none", "smooth", "plain", "okapi"), "inverse document frequency"),
         Field("min_df", (1, 2, 3, 5, 10, 20), "a feature occurs in at least so many train texts", True),
         Field("select", (2000, 5000, 10000, 20000, 50000, "all"), "features kept by chi-squared with the class", True),
-        Field("model", MODELS, "nearest class mean, neighbours, naive Bayes, ridge regression, linear SVC"),
+        Field("model", MODELS, "nearest class mean, neighbours, naive Bayes, ridge regression, linear SVC", kind="structure"),
         Field(
             "strength",
             (0.03, 0.1, 0.3, 1, 3, 10, 30),
@@ -37,12 +37,13 @@ SPACE = Space(
             "level2",
             ("none", "bias", "stack", "rerank"),
             "on held-out scores: class offsets, weights per model and class, or a judge of the top 6",
+            kind="post-processing",
         ),
-        Field("strength2", (0.01, 0.1, 1, 10), "how closely the second level follows single texts", True),
-        Field("view2", ("none", *VIEWS), "the text view of a second model"),
-        Field("model2", MODELS, "the second model; the fields above hold for it too"),
-        Field("view3", ("none", *VIEWS), "the text view of a third model"),
-        Field("model3", MODELS, "the third model"),
+        Field("strength2", (0.01, 0.1, 1, 10), "how closely the second level follows single texts", True, "post-processing"),
+        Field("view2", ("none", *VIEWS), "the text view of a second model", kind="structure"),
+        Field("model2", MODELS, "the second model; the fields above hold for it too", kind="structure"),
+        Field("view3", ("none", *VIEWS), "the text view of a third model", kind="structure"),
+        Field("model3", MODELS, "the third model", kind="structure"),
     ]
 )
 
