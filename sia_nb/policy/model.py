@@ -133,7 +133,7 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
         raise ModelError(f"model: dtype '{dtype}' is not known; expected float32, bfloat16 or auto.")
     import torch
 
-    from .sampling import Policy
+    from .sampling import Policy  # before anything of transformers: see ``lean``
 
     torch.set_num_threads(threads or _cores())
     if name == EMBEDDED:
