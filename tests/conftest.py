@@ -1,4 +1,9 @@
-"""What several test files share: the real data and the real model, fetched once."""
+"""What several test files share: the real data and the real model, fetched once; and the order of the files."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: one thread each, before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
@@ -7,6 +12,11 @@ from sia_nb.store import data_dir
 
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
+
+
+def pytest_collection_modifyitems(items):
+    """The file that takes longest first, so that the others fill the time beside it."""
+    items.sort(key=lambda item: item.path.name != "test_loop.py")
 
 
 @pytest.fixture(scope="session")

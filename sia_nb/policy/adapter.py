@@ -209,12 +209,14 @@ def reference(policy: Policy) -> Iterator[None]:
 def merged(policy: Policy) -> Iterator[None]:
     """Within it the adapter is added into the float32 weights, so that sampling pays nothing for it.
 
-    Layers in another format stay as they are: there the sum would round the update away. Afterwards the base model has
-    the very tensors it had before, so nothing is ever subtracted. Not for training: gradients do not reach the adapter.
+    Layers in another format keep it apart, where the sum would round the update away, and are frozen in the layout that
+    sampling reads fastest. Afterwards the base model has the very tensors it had before, so nothing is ever subtracted.
+    Not for training: gradients do not reach the adapter.
     """
-    from .lora import LoraLinear
+    from .lora import Frozen, LoraLinear
 
     kept: list[tuple[Any, torch.Tensor]] = []
+    frozen: list[LoraLinear] = []
     policy.forget()
     try:
         for layer in _model(policy).modules():
@@ -224,8 +226,14 @@ def merged(policy: Policy) -> Iterator[None]:
                 kept.append((layer, weight.data))
                 weight.data = torch.add(weight.data, update, alpha=layer.scaling[NAME])
                 layer.enable_adapters(False)
+            elif isinstance(layer, LoraLinear):
+                a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+                layer.frozen = Frozen(layer.base_layer, a, b, layer.scaling[NAME])
+                frozen.append(layer)
         yield
     finally:
+        for layer in frozen:
+            layer.frozen = None
         for layer, weight in kept:
             layer.base_layer.weight.data = weight
             layer.enable_adapters(True)

@@ -134,7 +134,7 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
     import torch
 
     from . import unsloth
-    from .prefix import check
+    from .prefix import check  # before anything of transformers: see ``lean``
     from .sampling import Policy
 
     torch.set_num_threads(threads or _cores())

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import lean  # noqa: F401 - before transformers
+
+# isort: split
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
