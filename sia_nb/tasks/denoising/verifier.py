@@ -86,7 +86,7 @@ class DenoisingVerifier:
         self._memory = Memory(self.cache_dir, FILES, lambda e: all(len(e["cells"][name]) == cells for name in LOSSES))
         self._pool: SharedPool | None = SharedPool.hold("denoising", Pool([SpecWorker() for _ in range(max(1, workers))]))
 
-    # --- the contract -------------------------------------------------------------------------------
+    # --- verdicts -----------------------------------------------------------------------------------
     def score(self, solution: Solution) -> Score:
         """The verdict on the loop's cells: value is soft-gated mse_norm. Never raises for a bad solution.
 
