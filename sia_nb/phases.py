@@ -140,7 +140,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     prepare_data(run)
     weights = worn(run, step)
     policy = open_policy(run, weights)
-    with open_verifier(run, task) as verifier, sampling(policy, weights):
+    with open_verifier(run, task) as verifier, sampling(policy):
         execution = execute(
             source,
             task=task,

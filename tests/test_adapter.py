@@ -235,3 +235,17 @@ def test_the_embedded_model_wears_and_drops_an_adapter():
     finally:
         adapter.detach(policy)
     assert policy.sample(ASK, 2, segments=SEGMENTS, seed=0) == before
+
+
+@pytest.mark.parametrize("wearing", [True, False])
+def test_in_bfloat16_frozen_layers_sample_the_very_same_and_are_gone_afterwards(wearing):
+    policy = llama()
+    policy.model.to(torch.bfloat16)
+    if wearing:
+        worn(policy)
+    plain = logits(policy, IDS)
+    drawn = policy.sample(ASK, 4, segments=SEGMENTS, seed=1), policy.sample(ASK, 4, max_tokens=12, seed=1)
+    with adapter.merged(policy):
+        assert torch.equal(logits(policy, IDS), plain)
+        assert (policy.sample(ASK, 4, segments=SEGMENTS, seed=1), policy.sample(ASK, 4, max_tokens=12, seed=1)) == drawn
+    assert not any("forward" in vars(m) or getattr(m, "frozen", None) for m in policy.model.modules())

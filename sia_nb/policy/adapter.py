@@ -24,6 +24,7 @@ import torch
 
 from ..errors import ModelError, StoreError
 from ..store import sha256
+from .frozen import Frozen
 from .prefix import SUPPORTED, kind
 
 if TYPE_CHECKING:
@@ -211,14 +212,19 @@ def merged(policy: Policy) -> Iterator[None]:
 
     Layers in another format keep it apart, where the sum would round the update away, and are frozen in the layout that
     sampling reads fastest. Afterwards the base model has the very tensors it had before, so nothing is ever subtracted.
-    Not for training: gradients do not reach the adapter.
+    A model without an adapter is frozen likewise. Not for training: gradients do not reach the adapter.
     """
-    from .lora import Frozen, LoraLinear
+    from .lora import LoraLinear
 
     kept: list[tuple[Any, torch.Tensor]] = []
     frozen: list[LoraLinear] = []
+    plain: list[torch.nn.Linear] = []
     policy.forget()
     try:
+        if not _adapter(_model(policy)):
+            plain = [m for m in policy.model.get_decoder().layers.modules() if type(m) is torch.nn.Linear]
+            for linear in plain:
+                linear.forward = Frozen(linear)
         for layer in _model(policy).modules():
             if isinstance(layer, LoraLinear) and layer.base_layer.weight.dtype == torch.float32:
                 weight = layer.base_layer.weight
@@ -232,6 +238,8 @@ def merged(policy: Policy) -> Iterator[None]:
                 frozen.append(layer)
         yield
     finally:
+        for linear in plain:
+            vars(linear).pop("forward", None)
         for layer in frozen:
             layer.frozen = None
         for layer, weight in kept:

@@ -3,8 +3,7 @@
 y = x Wᵀ + b + s (x Aᵀ) Bᵀ (Hu et al. 2021). PEFT's own layer copies the activations to the adapter's float32 and back and
 adds the update in a pass of its own; here the products run in the base model's number format, in which the matrix
 units are fast, and the update is added where the product is written. A and B themselves stay float32, and so do
-their gradients. For sampling, where a product has few rows and its cost is the reading of the weights, ``Frozen`` holds
-what does not change in between in the layout that the products read. Imported by ``adapter`` only.
+their gradients. Imported by ``adapter`` only.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch.nn.functional import linear
 
-FEW = 32  # rows of a product that the layout is chosen for
+from .frozen import Frozen
 
 
 class LoraLinear(Linear):
@@ -36,37 +35,6 @@ class LoraLinear(Linear):
         (name,) = self.active_adapters
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
         return _Product.apply(x, base.weight, base.bias, a, b, self.scaling[name])
-
-
-class Frozen:
-    """A LoRA layer, or a plain linear one where ``a`` is None, whose weights stay as they are: the same bits, sooner.
-
-    On a CPU a bfloat16 weight is laid out once as oneDNN's matrix units read it, which ``linear`` does at every call.
-    """
-
-    def __init__(self, base: torch.nn.Linear, a: torch.Tensor | None = None, b: torch.Tensor | None = None, scale: float = 1.0):
-        weight = base.weight.detach()
-        self.weight, self.bias = weight, base.bias
-        self.packed = _packed(weight)
-        self.down = None if a is None else a.detach().to(weight.dtype).T.contiguous()
-        self.up = None if b is None else (b.detach() * scale).to(weight.dtype).T.contiguous()
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        if self.packed is not None:
-            out = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, "none", [], "")
-        else:
-            out = linear(flat, self.weight, self.bias)
-        if self.down is not None:
-            out.addmm_(flat @ self.down, self.up)
-        return out.view(*x.shape[:-1], -1)
-
-
-def _packed(weight: torch.Tensor) -> torch.Tensor | None:
-    """A bfloat16 weight as oneDNN's products read it; None where this machine's torch has no such layout for it."""
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return None
-    return torch.ops.mkldnn._reorder_linear_weight(weight, FEW)
 
 
 class _Product(torch.autograd.Function):

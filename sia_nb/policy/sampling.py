@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import ModelError
+from .frozen import Frozen
 from .grammar import Grammar
 from .prefix import SUPPORTED, Prefix, Rows, kind
 from .sample import Sample
@@ -148,6 +149,7 @@ class _Batch:
         head = self.model.get_output_embeddings()
         self.columns = np.array(grammar.tokens) if grammar else np.arange(head.weight.shape[0])
         self.head = head
+        self.product = Frozen(head) if grammar is None and type(head) is torch.nn.Linear else head
         self.done: dict[int, Sample] = {}
 
     def run(self) -> list[Sample]:
@@ -201,7 +203,7 @@ class _Batch:
                 if self.head.bias is not None:
                     out = out + self.head.bias[at].float()
             else:
-                out = self.head(hidden).float()
+                out = self.product(hidden).float()
                 out = out[:, self.columns] if self.grammar else out
         return out.cpu().numpy().astype(np.float64)
 
