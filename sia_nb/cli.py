@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(f"'{extra[0]}' is not known to '{args.command}'; see `python -m sia_nb {args.command} --help`")
         return args.function(args, extra) or 0
     except KeyboardInterrupt:
-        print("\ninterrupted; what was finished is kept.", file=sys.stderr)
+        print(f"\ninterrupted; what was finished is kept. {_go_on(args)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,6 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     except SiaError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 130 if type(error).__name__ == "Interrupted" else 2 if isinstance(error, ConfigError) else 1
+
+
+def _go_on(args: argparse.Namespace) -> str:
+    """How to take up an interrupted command again."""
+    if args.command not in ("run", "resume"):
+        return "The same command goes on from there."
+    folder = getattr(args, "run_dir", "") or getattr(args, "run", "") or ""
+    return f"Go on with: python -m sia_nb resume {folder}".rstrip()
 
 
 def _parser() -> argparse.ArgumentParser:
