@@ -255,6 +255,25 @@ print("own: set")
     assert len(attacks) == 21 and all(line.endswith(": refused") for line in attacks), out
 
 
+@isolating
+def test_cannot_rank_before_the_host(backend, tmp_path):
+    code = """
+import os, resource
+limit, size = resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for rise in (
+    lambda: os.setpriority(os.PRIO_PROCESS, 0, -1),
+    lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
+    lambda: resource.setrlimit(limit, (size + 1, size + 1)),
+):
+    try:
+        rise(); print("DONE")
+    except (OSError, ValueError):
+        print("no")
+"""
+    _, out, _ = run(code, tmp_path, backend)
+    assert out.split() == ["no"] * 3, out
+
+
 def verdict(filter_: bytes, audit: int, number: int, arguments: tuple[int, ...]) -> int:
     """What a seccomp filter returns for a call: classic BPF, as far as the filter uses it."""
     data = struct.pack("=IIQ6Q", number, audit, 0, *arguments)
