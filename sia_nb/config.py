@@ -76,6 +76,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "policy_url": "http://localhost:8000/v1",
     },
 }
+TASK_BUDGETS: dict[tuple[str, str], dict[str, Any]] = {  # where a task's verdicts cost little, a profile has more of them
+    ("cpu", "denoising"): {"verifier_calls": 40},
+}
 PROFILE_NOTES = {
     "smoke": "three steps of 8 verifier calls: does everything work here?",
     "cpu": "the default: 8 steps of 26 verifier calls on a laptop, offline",
@@ -85,7 +88,7 @@ PROFILE_NOTES = {
 
 
 def make_config(profile: str = "cpu", **overrides: Any) -> RunConfig:
-    """The profile's defaults with ``overrides`` laid over them.
+    """The profile's defaults, the task's own budget where it has one, and ``overrides`` laid over them.
 
     Raises:
         ConfigError: an unknown profile, parameter, task or instance, a wrong type or a value out of range; the message
@@ -95,7 +98,8 @@ def make_config(profile: str = "cpu", **overrides: Any) -> RunConfig:
         raise ConfigError(
             f"profile: '{profile}' is not known; known profiles: {', '.join(PROFILES)}.{nearest(profile, PROFILES)}"
         )
-    return validate({**PROFILES[profile], "profile": profile, **overrides})
+    own = TASK_BUDGETS.get((profile, overrides.get("task", RunConfig.model_fields["task"].default)), {})
+    return validate({**PROFILES[profile], **own, "profile": profile, **overrides})
 
 
 def validate(values: dict[str, Any]) -> RunConfig:

@@ -65,7 +65,8 @@ __all__ = [
 ]
 
 ALLOWED = {"H": ("harness", "stop"), "W": ("weights", "stop"), "W+H": ("harness", "weights", "stop")}
-PROMOTED = 5  # how many of the best by the loop's verdict get the full verdict before the report
+PROMOTED = 5  # how many of the best by the loop's verdict that the full verdict holds valid are compared before the report
+EXAMINED = 256  # how many are looked at to find them
 
 
 def open_run(run_dir: str = "", *, task: str = "lawbench", profile: str = "smoke", seed: int = 0, **overrides: Any) -> Run:
@@ -317,21 +318,15 @@ def report(run: Run) -> dict[str, Any]:
     prepare_data(run)
     first = run.metrics(steps[0])
     baseline = task.parse(first["solution"]) if first["valid"] else None
-    candidates = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=PROMOTED)]
-    if baseline and baseline.id not in [c.id for c in candidates]:
-        candidates.append(baseline)
+    found = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=EXAMINED)]
     with open_verifier(run, task) as verifier:
-        full = {}
-        for n, solution in enumerate(candidates):
-            run.progress("report: full verdicts on dev", n, len(candidates) + 2)
-            full[solution.id] = verifier.full(solution)
-        best = max(candidates, key=lambda s: full[s.id].value) if candidates else None
+        best, full = _promoted(run, verifier, found, baseline)
         sealed = {}
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):
-            run.progress("report: the sealed test", len(candidates) + n, len(candidates) + 2)
+            run.progress("report: the sealed test", PROMOTED + n, PROMOTED + 2)
             sealed[arm] = _open_seal(task, verifier, solution, full)
         if hasattr(verifier, "peers"):
-            run.progress("report: known methods on the same data", len(candidates) + 2, len(candidates) + 2)
+            run.progress("report: known methods on the same data", PROMOTED + 2, PROMOTED + 2)
             write_json(run.path / "peers.json", verifier.peers())
     spent = [run.metrics(g)["used"] for g in steps]
     sealed["baseline"] |= {k: spent[0][k] for k in ("verifier_calls", "tokens")}
@@ -347,6 +342,26 @@ def report(run: Run) -> dict[str, Any]:
     spend(run, steps[-1], "report", seconds=time.monotonic() - started)
     write_json(path, result)
     return result
+
+
+def _promoted(
+    run: Run, verifier: Verifier, found: list[Solution], baseline: Solution | None
+) -> tuple[Solution | None, dict[str, Any]]:
+    """The best by the full verdict of the PROMOTED first of ``found`` that it holds valid and the baseline; and the verdicts by id.
+
+    A full verdict may be stricter than the loop's (a gate that is soft there), so more are examined where some fail it.
+    """
+    full: dict[str, Any] = {}
+    sound: list[Solution] = []
+    for solution in found + ([baseline] if baseline else []):
+        last = baseline is not None and solution.id == baseline.id
+        if solution.id in full or (len(sound) >= PROMOTED and not last):
+            continue
+        run.progress("report: full verdicts on dev", len(sound), PROMOTED + 2)
+        full[solution.id] = verifier.full(solution)
+        if full[solution.id].valid:
+            sound.append(solution)
+    return max(sound or found[:1], key=lambda s: full[s.id].value, default=None), full
 
 
 def _stopped(run: Run, step: int) -> bool:

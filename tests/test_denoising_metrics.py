@@ -168,15 +168,15 @@ def test_the_soft_gate_is_its_formula_and_passing_always_pays(m, p, threshold):
     if p > threshold + 1e-9:
         assert found.passes and found.value == pytest.approx(clipped, abs=1e-9)
     elif p < threshold - 1e-9:
-        assert found.value == pytest.approx(0.5 * clipped * min(1, max(0, p / threshold)) ** 2, abs=1e-9)
-        assert not found.reason and found.value <= 0.5 * gate.judge(made(m, threshold + 1e-9, 0)).value + 1e-9
+        assert found.value == pytest.approx(clipped * min(1, max(0, p / threshold)) ** 10, abs=1e-9)
+        assert not found.reason and found.value <= gate.judge(made(m, threshold + 1e-9, 0)).value + 1e-9
 
 
 @given(st.floats(-1, 0.05), st.floats(0, 0.09))
 def test_a_threshold_near_or_below_0_still_leads_up(threshold, below):
     gate = Gate("poisson_norm", threshold, soft=True)
     far, near = (gate.judge(made(0.3, threshold - gap, 0)).value for gap in (below + 0.01, below / 2 + 0.001))
-    assert 0 <= far <= near <= 0.15
+    assert 0 <= far <= near <= 0.3
 
 
 def test_a_prediction_passes_the_gate_that_it_sets_itself_and_others_need_a_margin():

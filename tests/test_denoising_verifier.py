@@ -75,7 +75,7 @@ def test_the_thresholding_hack_is_halved_in_the_loop_and_rejected_in_full(verifi
     soft, hard = verifier.score(HACK), verifier.full(HACK)
     m, p, gate = (soft.metrics[k] for k in ("mse_norm", "poisson_norm", "gate"))
     assert soft.valid and m > 0.3 and p < gate and soft.metrics["passes"] == 0
-    assert soft.value == pytest.approx(0.5 * m * min(1, max(0, p / gate)) ** 2)
+    assert soft.value == pytest.approx(m * min(1, max(0, p / gate)) ** 10)
     assert not hard.valid and hard.value == 0 and hard.reason == f"gate: poisson_norm {p:.3f} < {gate:.3f}"
     full = verifier.full(MAGIC)
     assert full.valid and full.value == verifier.score(MAGIC).value
