@@ -10,7 +10,10 @@ from importlib import import_module
 
 from ..errors import ConfigError, nearest
 
-REGISTRY = {"lawbench": "sia_nb.tasks.lawbench.task:LawBench"}
+REGISTRY = {
+    "lawbench": "sia_nb.tasks.lawbench.task:LawBench",
+    "trimul": "sia_nb.tasks.trimul.task:TriMul",
+}
 
 
 def get_task(name: str):

@@ -1,0 +1,248 @@
+"""The host's side of a process that runs the update: what it says is not believed, what it does is seen from outside.
+
+The clock is the host's and lies outside every process that runs a candidate; a call is timed from the request to the
+answer. The output travels through shared memory that the reference's process can only read. As soon as the answer is
+there the process is stopped (SIGSTOP), so that nothing that goes on after a call can finish its output, use the time
+between calls, or slow down what is measured next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...scaffold import warden
+from ...scaffold.sandbox import Limits, launch
+from ..process import BOOT, FOREVER, PACKAGE, Failed
+from ..wire import receive, send
+from .reference import Case
+
+SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
+LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
+PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
+
+
+class Exchange:
+    """Shared memory in which a candidate leaves its outputs; ``write`` and ``read`` are descriptors of the two sides."""
+
+    def __init__(self, size: int):
+        self.size = size
+        if hasattr(os, "memfd_create"):
+            import fcntl
+
+            self.write = os.memfd_create("outputs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.truncate(self.write, size)
+            fcntl.fcntl(self.write, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self.read = os.open(f"/proc/self/fd/{self.write}", os.O_RDONLY)
+        else:
+            self.write, name = tempfile.mkstemp(prefix="trimul-")
+            self.read = os.open(name, os.O_RDONLY)
+            os.unlink(name)
+            os.truncate(self.write, size)
+
+    def close(self) -> None:
+        """Give the memory back; doing it twice is fine."""
+        for fd in (self.write, self.read):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self.write = self.read = -1
+
+
+class Session:
+    """A sandboxed process of ``runner.py``.
+
+    Args:
+        role: "reference" runs the reference and judges outputs; "candidate" runs code that it is given.
+        device: "cpu" or "cuda".
+        exchange: where outputs stand.
+        threads: of the process on the CPU.
+        memory_mb: its limit.
+        trusted: the kit wrote what it will run; unsafe: run it even where no sandbox is usable.
+
+    Raises:
+        Failed: it does not start. SandboxError: no sandbox may run it.
+    """
+
+    def __init__(
+        self, role: str, device: str, exchange: Exchange, *, threads: int, memory_mb: int, trusted: bool, unsafe: bool = False
+    ):
+        self.role, self.device, self.memory_mb = role, device, memory_mb
+        self.folder = Path(tempfile.mkdtemp(prefix="trimul-"))
+        self._socket, theirs = socket.socketpair()
+        self._process: Any = None
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN), "OMP_PROC_BIND": "true"}
+        env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of compilers that outlives a call
+        env |= {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"), "TRITON_CACHE_DIR": str(self.folder / "triton")}
+        env |= {name: os.environ[name] for name in PASSED_ON if device == "cuda" and name in os.environ}
+        fd = exchange.read if role == "reference" else exchange.write
+        argv = [sys.executable, "-c", BOOT, str(PACKAGE), "sia_nb.tasks.trimul.runner"]
+        argv += [str(theirs.fileno()), str(fd), str(exchange.size), role, device, str(threads)]
+        try:
+            self._process = launch(
+                argv,
+                write=[self.folder],
+                devices=_gpu_files() if device == "cuda" else (),
+                limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
+                pass_fds=(theirs.fileno(), fd),
+                env=env,
+                stderr=self.folder / "stderr",
+                trusted=trusted,
+                unsafe=unsafe,
+            )
+            theirs.close()
+            self._socket.settimeout(180)
+            ready = self._receive()
+        except BaseException:
+            theirs.close()
+            self.close()
+            raise
+        if ready is None:
+            self.fail("crash", "the process did not start")
+        self._first = self._tree()
+        self.about = self.ask("about", 60)
+
+    # --- asking -------------------------------------------------------------------------------------
+    def ask(self, op: str, seconds: float, **fields: Any) -> dict[str, Any]:
+        """The answer to one request.
+
+        Raises:
+            Failed: the process answered with an error; or it died, ran out of memory or of ``seconds``, or answered what
+                it was not asked, and is gone.
+        """
+        return self._timed(op, seconds, fields)[0]
+
+    def call(self, seconds: float) -> float:
+        """Seconds of one call of the update on the present inputs, until its output stands in the shared memory; the
+        process is stopped then. Raises as ``ask``."""
+        return self._timed("call", seconds, {})[1]
+
+    def null(self, seconds: float) -> float:
+        """Seconds of all that ``call`` does beside running the update. Raises as ``ask``."""
+        return self._timed("null", seconds, {})[1]
+
+    def inputs(self, case: Case, base: int, seed: int, seconds: float, **more: Any) -> None:
+        """Draw the inputs: those of ``base``, changed by ``seed``. Raises as ``ask``."""
+        self.ask("inputs", seconds, case=asdict(case), base=base, seed=seed, **more)
+
+    def busy(self) -> bool:
+        """Whether some thread goes on running for ``PATIENT`` seconds in which nothing is asked; stopped afterwards."""
+        self._resume()
+        end, idle = time.monotonic() + PATIENT, 0
+        while idle < 3 and time.monotonic() < end:
+            time.sleep(LOOK)
+            idle = 0 if self._running() else idle + 1
+        self._stop()
+        return idle < 3
+
+    def _timed(self, op: str, seconds: float, fields: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        nonce = secrets.token_hex(8)
+        self._resume()
+        self._socket.settimeout(max(seconds, 0.01))
+        began = time.perf_counter()
+        try:
+            send(self._socket, {"op": op, "nonce": nonce, **fields})
+            answer = self._receive()
+            took = time.perf_counter() - began
+        except TimeoutError:
+            self.fail("timeout", f"no answer within {seconds:.3g} s")
+        except OSError:
+            answer = None
+        if answer is not None:
+            self._stop()
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self.fail("crash", f"the process died with exit code {self._process.poll()}")
+        if "error" in answer:
+            raise Failed(str(answer.get("kind", "crash")), str(answer["error"])[-2000:])
+        if answer.get("nonce") != nonce:
+            self.fail("forged", "an answer came that was not to what had been asked")
+        return answer, took
+
+    def _receive(self) -> dict[str, Any] | None:
+        try:
+            return receive(self._socket)
+        except (ConnectionError, ValueError):
+            return None
+
+    def fail(self, kind: str, message: str) -> None:
+        """End the process and say why.
+
+        Raises:
+            Failed: always.
+        """
+        hit = self._process.limit_hit if self._process is not None else ""
+        said = self._last_words()
+        self.close()
+        if hit.startswith("memory"):
+            raise Failed("memory", f"more than {self.memory_mb} MB")
+        raise Failed(kind, message + (f" ({hit or said})" if hit or said else ""))
+
+    def _last_words(self) -> str:
+        try:
+            return (self.folder / "stderr").read_text(errors="replace").strip().splitlines()[-1][:300]
+        except (OSError, IndexError):
+            return ""
+
+    # --- stopping and watching ----------------------------------------------------------------------
+    def _tree(self) -> list[int]:
+        return warden.descendants(self._process.pid)
+
+    def _signal(self, number: int, pids: list[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+
+    def _stop(self) -> None:
+        self._signal(signal.SIGSTOP, self._first)  # at once, then what it has started meanwhile
+        self._signal(signal.SIGSTOP, self._tree())
+
+    def _resume(self) -> None:
+        if self._process is None:
+            raise Failed("crash", "the process is gone")
+        self._signal(signal.SIGCONT, self._tree())
+
+    def _running(self) -> bool:
+        """Whether a thread of the tree runs or would, were there a free core."""
+        if not warden.LINUX:
+            before = sum((warden.usage(pid) or (0, 0.0))[1] for pid in self._tree())
+            time.sleep(LOOK)
+            return sum((warden.usage(pid) or (0, 0.0))[1] for pid in self._tree()) > before
+        for pid in self._tree():
+            with contextlib.suppress(OSError):
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                        if file.read().rpartition(")")[2].split()[0] == "R":
+                            return True
+        return False
+
+    def close(self) -> None:
+        """End the process and remove its folder; doing it twice is fine."""
+        self._socket.close()
+        if self._process is not None:
+            self._signal(signal.SIGCONT, self._tree())
+            self._process.kill()
+        self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process is not None and self._process.poll() is None
+
+
+def _gpu_files() -> list[Path]:
+    """What a process needs to reach NVIDIA's GPUs."""
+    return sorted(p for p in Path("/dev").glob("nvidia*"))
