@@ -1,0 +1,112 @@
+"""The spaces of TriMul solutions, one for each kind of device; and a solution's text read and checked.
+
+A solution is a typed spec (compiled by ``compile_cpu`` or ``compile_cuda``) or free Python that defines
+``trimul(x, mask, weights)``. Imports no torch, so that prompts and grammars can be made without it.
+
+Symbols: x [B, N, N, C] float32, mask [B, N, N], H hidden channels; left, right [b, i, k, h]; o[b, i, j, h] =
+sum over k of left[b, i, k, h] right[b, j, k, h].
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from ...errors import InvalidSolution
+from ..base import Solution
+from ..space import Field, Space
+
+ENTRY = "trimul"
+ARGUMENTS = ("x", "mask", "weights")
+MAX_BYTES = 200_000
+
+SPACE = Space(
+    [
+        Field("projections", ("separate", "sides", "joined"), "five products, one a side and the gate's, or one of all five"),
+        Field("layout", ("last", "moved", "first"), "channels last; moved first when stored; or first from the product on"),
+        Field("product", ("einsum", "matmul"), "how o is summed over k"),
+        Field(
+            "gate",
+            ("sigmoid", "glu", "compiled"),
+            "sides' gates: two operations, one (for joined products), or one with the mask by torch.compile, which takes long",
+        ),
+        Field("mask", ("always", "needed"), "multiply by the mask always, or only where it is not all ones"),
+        Field("in_place", (False, True), "gates and mask overwrite the projections"),
+        Field("rows", (0, 4, 8, 16, 32, 64), "rows i at a time through projections and output, to stay in cache; 0: all", True),
+        Field("out_norm", ("layer_norm", "stepwise"), "norm of o: one operation with channels last, or mean and variance"),
+        Field("format", ("float32", "bfloat16", "float16"), "number format of projections and output product"),
+        Field("product_format", ("float32", "float16"), "number format of left, right and o"),
+    ]
+)
+
+FALLBACK = {
+    "projections": "separate",
+    "layout": "last",
+    "product": "einsum",
+    "gate": "sigmoid",
+    "mask": "always",
+    "in_place": False,
+    "rows": 0,
+    "out_norm": "layer_norm",
+    "format": "float32",
+    "product_format": "float32",
+}
+
+SPACES = {"cpu": SPACE}
+FALLBACKS = {"cpu": FALLBACK}
+
+
+def device_of(spec: dict[str, Any]) -> str:
+    """The kind of device whose space has exactly the fields of ``spec``: cpu or cuda.
+
+    Raises:
+        InvalidSolution: kind ``unknown_field``: neither has.
+    """
+    for device, space in SPACES.items():
+        if set(spec) == set(space.names):
+            return device
+    raise InvalidSolution("unknown_field", f"fields {', '.join(spec)} are those of no space ({', '.join(SPACES)})")
+
+
+def parse(text: str, device: str = "cpu") -> Solution:
+    """The solution in ``text``: Python where a line starts with ``def``, ``import``, ``from`` or ``@``, else a spec for ``device``.
+
+    Raises:
+        InvalidSolution: unparsable, unknown_field, missing_field, bad_value, syntax or no_entry.
+    """
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise InvalidSolution("unparsable", f"longer than {MAX_BYTES} bytes")
+    if any(line.startswith(("def ", "import ", "from ", "@")) for line in text.splitlines()):
+        return Solution("code", check_code(text))
+    space = SPACES[device]
+    return Solution("spec", space.dump(space.parse(text.strip())))
+
+
+def check_code(text: str) -> str:
+    """Free Python, its syntax and entry checked without running it; lines without trailing space."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        raise InvalidSolution("syntax", f"{getattr(error, 'msg', error)}{f' in line {line}' if line else ''}") from None
+    signature = f"{ENTRY}({', '.join(ARGUMENTS)})"
+    entries = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == ENTRY]
+    if not entries:
+        raise InvalidSolution("no_entry", f"no function '{signature}' at the top level")
+    given = entries[-1].args
+    required = len(given.posonlyargs + given.args) - len(given.defaults)
+    most = len(given.posonlyargs + given.args)
+    if not (required <= len(ARGUMENTS) <= most or (given.vararg and required <= len(ARGUMENTS))):
+        raise InvalidSolution("no_entry", f"'{ENTRY}' must take {len(ARGUMENTS)} arguments: {', '.join(ARGUMENTS)}")
+    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
+
+
+def compile_solution(solution: Solution) -> str:
+    """The readable Python that ``solution`` runs as; it defines ``trimul(x, mask, weights)`` and runs by itself."""
+    if solution.dialect == "code":
+        return solution.text
+    from json import loads
+
+    from . import compile_cpu
+
+    return compile_cpu.compile_spec(loads(solution.text))
