@@ -29,15 +29,13 @@ def compile_spec(spec: dict[str, Any]) -> str:
     out = _Lines()
     tricks = [f"projections {spec['projections']}", f"channels {spec['layout']}", f"product by {spec['product']}"]
     tricks += [f"{spec['rows']} rows at a time"] if spec["rows"] else []
-    tricks += [f"{spec['format']}, product in {spec['product_format']}"] + ["compiled"] * spec["compiled"]
+    tricks += [f"{spec['format']}, product in {spec['product_format']}"] + ["gates compiled"] * (spec["gate"] == "compiled")
     out(f'"""The triangular multiplicative update on a CPU: {"; ".join(tricks)}."""', "")
     out("import torch", "import torch.nn.functional as F", "", f"EPS = {1e-5}", "", "")
     _prepare(out, spec)
     _project(out, spec)
     _product(out, spec)
     _output(out, spec)
-    if spec["compiled"]:
-        out("project = torch.compile(project, dynamic=True)", "output = torch.compile(output, dynamic=True)", "", "")
     _trimul(out, spec)
     return out.text()
 
@@ -73,6 +71,11 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
         out("def linear(columns, weight):", '    """weight [O, C] times every column of columns [B, C, I, K]: [B, O, I, K]."""')
         out("    rows = torch.bmm(weight.expand(len(columns), -1, -1), columns.flatten(2))")
         out("    return rows.unflatten(2, columns.shape[2:])", "", "")
+    compiled = spec["gate"] == "compiled"
+    if compiled:
+        out("@torch.compile(dynamic=True)", "def gated(values, gates, mask):")
+        out('    """values sigmoid(gates) mask, in one pass."""')
+        out(f"    return (values.float() * torch.sigmoid(gates.float()) * mask).to(torch.{spec['product_format']})", "", "")
     out("def project(x, mask, w):")
     out.indent += 1
     gate_shape = "[B, H, I, K]" if first else "[B, I, K, H]"
@@ -92,7 +95,9 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
         return f"p[:, {start}:{stop}]" if first else f"p[..., {start}:{stop}]"
 
     def gated(name: str, values: str, gates: str) -> None:
-        if spec["in_place"]:
+        if compiled:
+            out(f"{name} = gated({values}, {gates}, {'mask[:, None]' if first else 'mask[..., None]'})")
+        elif spec["in_place"]:
             out(f"{name} = {values}{cast}.mul_({gates}{cast}.{sigmoid})")
         else:
             out(f"{name} = {values}{cast} * {gates}{cast}.{sigmoid}")
@@ -107,7 +112,7 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
         _mask(out, spec, ("sides",))
         out(f"left, right = sides.split(h, {axis})")
     else:
-        if spec["projections"] == "sides" and spec["gate"] == "sigmoid":
+        if spec["projections"] == "sides" and spec["gate"] != "glu":
             out('h = w["left_proj"].shape[0]')
         for side in ("left", "right"):
             if spec["projections"] == "separate":
@@ -129,6 +134,8 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
 
 def _mask(out: _Lines, spec: dict[str, Any], names: tuple[str, ...]) -> None:
     """Multiply ``names`` by the mask."""
+    if spec["gate"] == "compiled":
+        return  # done with the gates
     where = "mask[:, None]" if spec["layout"] == "first" else "mask[..., None]"
     cast = "" if spec["product_format"] == "float32" else f".to(torch.{spec['product_format']})"
     indent = "    " if spec["mask"] == "needed" else ""

@@ -25,14 +25,17 @@ SPACE = Space(
         Field("projections", ("separate", "sides", "joined"), "five products, one a side and the gate's, or one of all five"),
         Field("layout", ("last", "moved", "first"), "channels last; moved first when stored; or first from the product on"),
         Field("product", ("einsum", "matmul"), "how o is summed over k"),
-        Field("gate", ("sigmoid", "glu"), "how joined or sides' gates are applied: two operations, or one fused"),
+        Field(
+            "gate",
+            ("sigmoid", "glu", "compiled"),
+            "sides' gates: two operations, one (for joined products), or one with the mask by torch.compile, which takes long",
+        ),
         Field("mask", ("always", "needed"), "multiply by the mask always, or only where it is not all ones"),
         Field("in_place", (False, True), "gates and mask overwrite the projections"),
         Field("rows", (0, 4, 8, 16, 32, 64), "rows i at a time through projections and output, to stay in cache; 0: all", True),
         Field("out_norm", ("layer_norm", "stepwise"), "norm of o: one operation with channels last, or mean and variance"),
         Field("format", ("float32", "bfloat16", "float16"), "number format of projections and output product"),
         Field("product_format", ("float32", "float16"), "number format of left, right and o"),
-        Field("compiled", (False, True), "projections and output through torch.compile (compiling takes long)"),
     ]
 )
 
@@ -47,7 +50,6 @@ FALLBACK = {
     "out_norm": "layer_norm",
     "format": "float32",
     "product_format": "float32",
-    "compiled": False,
 }
 
 SPACES = {"cpu": SPACE}
