@@ -177,7 +177,7 @@ def test_another_process_with_the_folder_reads_the_same_verdict(verifier):
 
 def test_another_machine_does_not(verifier, monkeypatch):
     verifier.score(JOINED)
-    monkeypatch.setattr(module, "hardware", lambda: "another one")
+    monkeypatch.setattr(module, "describe", lambda: "another one")
     with TriMulVerifier(Path(), verifier._memory.folder, own=SMALL) as other, pytest.raises(DataError, match="no valid verdict"):
         other.paired_se(FALL.id, JOINED.id)
 

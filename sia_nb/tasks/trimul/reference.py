@@ -126,9 +126,7 @@ def weight_shapes(c: int, hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 def reference(x: Any, mask: Any, weights: dict[str, Any], *, hidden: int | None = None) -> Any:
-    """y = (LayerNorm_H(o) · g) W_outᵀ with o[b, i, j, d] = Σ_k left[b, i, k, d] · right[b, j, k, d], in float32, eagerly.
-
-    left = (x̂ W_lpᵀ) · mask · σ(x̂ W_lgᵀ), right likewise, g = σ(x̂ W_ogᵀ), x̂ = LayerNorm_C(x).
+    """The update on arguments that fit each other; see ``update``.
 
     Args:
         x: [B, N, N, C] float32. mask: [B, N, N]. weights: see ``weight_shapes``. hidden: H; None: from the weights.
@@ -139,11 +137,18 @@ def reference(x: Any, mask: Any, weights: dict[str, Any], *, hidden: int | None 
     Raises:
         ConfigError: shapes or types that do not fit.
     """
+    check_shapes(x, mask, weights, int(weights["left_proj"].shape[0]) if hidden is None else hidden)
+    return update(x, mask, weights)
+
+
+def update(x: Any, mask: Any, weights: dict[str, Any]) -> Any:
+    """y = (LayerNorm_H(o) · g) W_outᵀ with o[b, i, j, d] = Σ_k left[b, i, k, d] · right[b, j, k, d], in float32, eagerly.
+
+    left = (x̂ W_lpᵀ) · mask · σ(x̂ W_lgᵀ), right likewise, g = σ(x̂ W_ogᵀ), x̂ = LayerNorm_C(x).
+    """
     import torch
     from torch.nn.functional import layer_norm, linear
 
-    hidden = int(weights["left_proj"].shape[0]) if hidden is None else hidden
-    check_shapes(x, mask, weights, hidden)
     w = weights
     x = layer_norm(x, (x.shape[-1],), w["norm.weight"], w["norm.bias"], EPS)
     left, right = linear(x, w["left_proj"]), linear(x, w["right_proj"])
@@ -151,7 +156,7 @@ def reference(x: Any, mask: Any, weights: dict[str, Any], *, hidden: int | None 
     left, right = left * linear(x, w["left_gate"]).sigmoid(), right * linear(x, w["right_gate"]).sigmoid()
     gate = linear(x, w["out_gate"]).sigmoid()
     out = torch.einsum("bikd,bjkd->bijd", left, right)
-    out = layer_norm(out, (hidden,), w["to_out_norm.weight"], w["to_out_norm.bias"], EPS)
+    out = layer_norm(out, (out.shape[-1],), w["to_out_norm.weight"], w["to_out_norm.bias"], EPS)
     return linear(out * gate, w["to_out"])
 
 

@@ -78,10 +78,15 @@ class Runner:
 
     # --- requests -----------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
-        """What runs here: torch's version and the device's name; ``usable`` is false where there is no GPU for "cuda"."""
-        cuda = self.device == "cuda" and self.torch.cuda.is_available()
-        name = self.torch.cuda.get_device_name() if cuda else ""
-        return {"torch": self.torch.__version__, "usable": cuda or self.device == "cpu", "name": name}
+        """What runs here: torch's version, the GPU's name; ``why`` says why a wanted GPU cannot be used, empty if it can."""
+        found = {"torch": self.torch.__version__, "name": "", "why": ""}
+        if self.device == "cuda":
+            try:
+                self.torch.cuda.init()
+                found["name"] = self.torch.cuda.get_device_name()
+            except (RuntimeError, AssertionError) as error:
+                found["why"] = str(error).splitlines()[0][:300]
+        return found
 
     def load(self, code: str) -> None:
         """Take a candidate's module; its ``trimul`` is what is called from now on."""

@@ -30,6 +30,7 @@ from .reference import Case
 
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
+GPU_READ = tuple(map(Path, ("/proc/driver", "/proc/devices", "/proc/modules", "/proc/meminfo", "/proc/cpuinfo", "/sys")))
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 
 
@@ -92,8 +93,9 @@ class Session:
         try:
             self._process = launch(
                 argv,
+                read=GPU_READ if device == "cuda" else (),
                 write=[self.folder],
-                devices=_gpu_files() if device == "cuda" else (),
+                devices=sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else (),
                 limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
                 pass_fds=(theirs.fileno(), fd),
                 env=env,
@@ -112,6 +114,11 @@ class Session:
             self.fail("crash", "the process did not start")
         self._first = self._tree()
         self.about = self.ask("about", 60)
+
+    @property
+    def backend(self) -> str:
+        """The sandbox that it runs in."""
+        return self._process.backend if self._process is not None else ""
 
     # --- asking -------------------------------------------------------------------------------------
     def ask(self, op: str, seconds: float, **fields: Any) -> dict[str, Any]:
@@ -241,8 +248,3 @@ class Session:
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._process is not None and self._process.poll() is None
-
-
-def _gpu_files() -> list[Path]:
-    """What a process needs to reach NVIDIA's GPUs."""
-    return sorted(p for p in Path("/dev").glob("nvidia*"))

@@ -10,22 +10,14 @@ folder share the noise too. Verdicts of different hardware never mix, the machin
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import math
 import os
-import shutil
 import statistics
-import subprocess
-import tempfile
 import threading
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, InvalidSolution, SandboxError
-from ...store import hardware
+from ...errors import InvalidSolution, SandboxError
 from ..base import Score, Solution
 from ..files import Files, sha256
 from ..process import Failed
@@ -33,6 +25,7 @@ from ..remember import Memory
 from .floor import floor_us, geometric_mean
 from .instances import Cases, cases
 from .judge import Judge, Timing, speedup
+from .machine import describe, gpu_state, gpu_there, no_gpu, threads, to_itself
 from .session import Exchange, Session
 from .solution import SPACES, check_code, compile_solution
 
@@ -78,12 +71,11 @@ class TriMulVerifier:
     ):
         self.instance, self.cases = instance, own or cases(instance)
         self.device = self.cases.device
-        if self.device == "cuda" and not _gpu_there():
-            raise _no_gpu(instance)
+        if self.device == "cuda" and not gpu_there():
+            raise no_gpu(instance, "none was found here")
         self.unsafe, self.code_seconds = unsafe_no_sandbox, code_seconds
         self.memory_mb = memory_mb or MEMORY_MB[self.device]
-        self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.machine = f"{hardware()}, {self.threads} threads, torch {metadata.version('torch')}"
+        self.threads, self.machine = threads(), describe()
         self._memory = Memory(Path(cache_dir), FILES, lambda entry: "cases" in entry)
         self._exchange: Exchange | None = None
         self._reference: Session | None = None
@@ -113,7 +105,7 @@ class TriMulVerifier:
         return math.hypot(*(self._numbers(self._memory.of(self._name(i), i))["se"] for i in (a, b)))
 
     def seal(self, solution: Solution) -> dict[str, float]:
-        """Measured anew in fresh processes on seeds that nothing in the loop has drawn, as long as ``full``.
+        """Measured anew in a fresh process on seeds that nothing in the loop has drawn, as long as ``full``.
 
         Returns:
             "speedup" on a CPU, "score" on a GPU, its "_se", the times behind it, and n, the number of cases.
@@ -121,14 +113,14 @@ class TriMulVerifier:
         Raises:
             InvalidSolution: the solution does not run; kind says why.
         """
-        self.close()
+        self._drop(self._warm)
         try:
             source, ours = self._source(solution)
             numbers = self._numbers(self._measure(source, ours, PRECISE))
         except Failed as error:
             raise InvalidSolution(error.kind, str(error)) from error
         finally:
-            self.close()
+            self._drop(self._warm)
         name = "speedup" if self.device == "cpu" else "score"
         return {name: numbers[name], f"{name}_se": numbers["se"], **numbers, "n": float(len(self.cases.timed))}
 
@@ -176,7 +168,7 @@ class TriMulVerifier:
 
     # --- measuring ----------------------------------------------------------------------------------
     def _measure(self, source: str, ours: bool, precision: int) -> dict[str, Any]:
-        with self._lock, _machine_to_itself():
+        with self._lock, to_itself():
             try:
                 reference = self._the_reference()
             except Failed as error:
@@ -200,7 +192,7 @@ class TriMulVerifier:
         load = os.getloadavg()[0]
         judge = Judge(reference, candidate, first_seconds=min(CALL_SECONDS, seconds), seconds=seconds)
         found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision)
-        return {"cases": found, "load": load, "rates": self._machine_rates(reference), "gpu": _gpu_state(self.device)}
+        return {"cases": found, "load": load, "rates": self._machine_rates(reference), "gpu": gpu_state(self.device)}
 
     def _the_reference(self) -> Session:
         if self._reference is None or not self._reference.alive:
@@ -226,9 +218,9 @@ class TriMulVerifier:
         session = Session(
             role, self.device, self._exchange, threads=self.threads, memory_mb=self.memory_mb, trusted=trusted, unsafe=self.unsafe
         )
-        if not session.about["usable"]:
+        if session.about["why"]:
             session.close()
-            raise _no_gpu(self.instance)
+            raise no_gpu(self.instance, f"torch cannot use it in backend '{session.backend}': {session.about['why']}")
         return session
 
     def _drop(self, session: Session | None) -> None:
@@ -275,36 +267,3 @@ class TriMulVerifier:
         relative = math.hypot(*(c["board_se"] / c["board"] for c in by_case.values())) / len(by_case)
         numbers |= {"score": TARGET / board, "se": TARGET / board * relative, "board_us": board, "device_us": device}
         return numbers | {"times_floor": device / numbers["floor_us"], "board_times_floor": board / numbers["floor_us"]}
-
-
-@contextlib.contextmanager
-def _machine_to_itself() -> Iterator[None]:
-    """One verdict at a time, over all processes of this user."""
-    path = Path(tempfile.gettempdir()) / f"sia-trimul-{os.getuid()}.lock"
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _gpu_there() -> bool:
-    return any(Path(p).exists() for p in ("/dev/nvidiactl", "/dev/dxg")) or shutil.which("nvidia-smi") is not None
-
-
-def _no_gpu(instance: str) -> ConfigError:
-    return ConfigError(
-        f"instance: '{instance}' needs a CUDA GPU that torch can use; none was found here. Use instance 'cpu' of task 'trimul', or "
-        "run on a machine with one."
-    )
-
-
-def _gpu_state(device: str) -> dict[str, str]:
-    """Clock, temperature and use of the GPUs as nvidia-smi reports them after the timing; empty without."""
-    if device != "cuda":
-        return {}
-    names = ("name", "clocks.sm", "clocks.max.sm", "temperature.gpu", "utilization.gpu", "memory.used", "driver_version")
-    try:
-        query = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
-        line = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return {"nvidia-smi": "not available"}
-    return dict(zip(names, (part.strip() for part in line.split(",")), strict=True))
