@@ -52,8 +52,64 @@ FALLBACK = {
     "product_format": "float32",
 }
 
-SPACES = {"cpu": SPACE}
-FALLBACKS = {"cpu": FALLBACK}
+SPACE_CUDA = Space(
+    [
+        Field("format", ("float32", "tf32", "float16"), "number format of products and of what is kept between them"),
+        Field("project", ("separate", "joined", "triton"), "norm, projections, gates, mask: five products, one, or own kernels"),
+        Field("norm", ("fused", "separate", "wide"), "own kernel of the first norm: none, always, or only for C > 128"),
+        Field(
+            "layout", ("maps", "rows", "tiles"), "left, right as [B, H, i, k], as [i, B, H, k], or that by hardware tile stores"
+        ),
+        Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh"),
+        Field("narrow_rows", (32, 64, 128), "rows of x in one tile where C <= 128", True),
+        Field("narrow_pairs", (16, 32, 64, 128), "pairs of projection and gate in one tile", True),
+        Field("narrow_warps", (4, 8), "warps of a tile", True),
+        Field("narrow_stages", (1, 2, 3, 4), "tiles of weights in flight", True),
+        Field("wide_rows", (32, 64, 128), "the same four where C > 128", True),
+        Field("wide_pairs", (16, 32, 64, 128), "pairs", True),
+        Field("wide_warps", (4, 8), "warps", True),
+        Field("wide_stages", (1, 2, 3, 4), "stages", True),
+        Field("product", ("cublas", "triton"), "the batched product over k"),
+        Field("product_tile", ("64x64", "128x64", "128x128", "128x256"), "tile of o in an own product", True),
+        Field("product_stages", (2, 3, 4), "tiles in flight in an own product", True),
+        Field("output", ("torch", "triton"), "norm of o, gate and output product: PyTorch or one own kernel"),
+        Field("output_rows", (16, 32, 64, 128), "rows of o in one tile", True),
+        Field("output_columns", (32, 64, 128), "channels of y in one step", True),
+        Field("output_warps", (4, 8), "warps of a tile", True),
+        Field("output_stages", (1, 2, 3), "tiles of weights in flight", True),
+        Field("compiled", (False, True), "the PyTorch parts through torch.compile"),
+        Field("launch", ("jit", "direct"), "launch own kernels through Triton's JIT, or past it with memory kept between calls"),
+    ]
+)
+
+FALLBACK_CUDA = {
+    "format": "float32",
+    "project": "separate",
+    "norm": "separate",
+    "layout": "maps",
+    "sigmoid": "exp",
+    "narrow_rows": 64,
+    "narrow_pairs": 32,
+    "narrow_warps": 4,
+    "narrow_stages": 2,
+    "wide_rows": 64,
+    "wide_pairs": 32,
+    "wide_warps": 4,
+    "wide_stages": 2,
+    "product": "cublas",
+    "product_tile": "128x128",
+    "product_stages": 3,
+    "output": "torch",
+    "output_rows": 64,
+    "output_columns": 64,
+    "output_warps": 4,
+    "output_stages": 2,
+    "compiled": False,
+    "launch": "jit",
+}
+
+SPACES = {"cpu": SPACE, "cuda": SPACE_CUDA}
+FALLBACKS = {"cpu": FALLBACK, "cuda": FALLBACK_CUDA}
 
 
 def device_of(spec: dict[str, Any]) -> str:
@@ -107,6 +163,7 @@ def compile_solution(solution: Solution) -> str:
         return solution.text
     from json import loads
 
-    from . import compile_cpu
+    from . import compile_cpu, compile_cuda
 
-    return compile_cpu.compile_spec(loads(solution.text))
+    spec = loads(solution.text)
+    return {"cpu": compile_cpu, "cuda": compile_cuda}[device_of(spec)].compile_spec(spec)
