@@ -13,6 +13,7 @@ from ..errors import ConfigError, nearest
 REGISTRY = {
     "lawbench": "sia_nb.tasks.lawbench.task:LawBench",
     "trimul": "sia_nb.tasks.trimul.task:TriMul",
+    "trimul_cuda": "sia_nb.tasks.trimul.task:TriMulCuda",
 }
 
 

@@ -98,3 +98,15 @@ class TriMul:
 
         chosen = find_instance(self, instance)
         return TriMulVerifier(data_dir, cache_dir, instance=chosen.name, workers=workers, unsafe_no_sandbox=unsafe_no_sandbox)
+
+
+class TriMulCuda(TriMul):
+    """The same on a CUDA GPU: the seven published shapes, and single ones."""
+
+    name = "trimul_cuda"
+    title = "TriMul kernel on a GPU"
+    metric = "1500 / run time in µs on dev shapes"
+    report_metric = "score"
+    device = "cuda"
+    space = SPACES["cuda"]
+    instances = instances("cuda")
