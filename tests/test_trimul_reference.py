@@ -110,6 +110,15 @@ def test_distributions():
     assert {name: tuple(w.shape) for name, w in weights.items()} == weight_shapes(64, 128)
 
 
+def test_heavy_tails_stay_finite(monkeypatch):
+    monkeypatch.setattr(
+        torch.Tensor, "uniform_", lambda self, **_: self.copy_(torch.arange(self.numel()).view_as(self) % 2 * (1 - 2**-24))
+    )
+    x, mask, weights = make_inputs(case(4, 1, 8, "cauchy", hidden=4), 0)
+    assert bool(torch.isfinite(x).all()) and x.abs().min() > 1e6
+    assert bool(torch.isfinite(reference(x, mask, weights)).all())
+
+
 def test_the_benchmark_is_the_published_one():
     assert [(c.n, c.b, c.c, c.distribution, c.masked) for c in BENCHMARK] == [
         (256, 2, 128, "normal", False), (768, 1, 128, "cauchy", False), (256, 2, 384, "normal", True), (512, 1, 128, "normal", False),

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import SandboxError
 from ..process import Failed
 from .instances import Cases
 from .reference import ATOL, RTOL, Case
@@ -148,7 +149,10 @@ class Judge:
 
     def _compare(self, case: Case) -> dict[str, Any]:
         self.candidate.ask("give", self._left(PATIENCE))
-        return self.reference.ask("compare", PATIENCE, shape=[case.b, case.n, case.n, case.c])
+        try:
+            return self.reference.ask("compare", PATIENCE, shape=[case.b, case.n, case.n, case.c])
+        except Failed as error:
+            raise SandboxError(f"trimul: the reference's process failed: {error}") from error
 
     def _same(self, case: Case, seed: int) -> None:
         found = self._compare(case)

@@ -174,9 +174,11 @@ class Inputs:
         self.case, self.device = case, torch.device(device)
         draw = self._generator(seed)
         shape = (case.b, case.n, case.n, case.c)
-        self.x = torch.empty(shape, device=self.device).normal_(generator=draw)
-        if case.distribution == "cauchy":  # a ratio of two normal numbers is Cauchy
-            self.x.div_(torch.empty_like(self.x).normal_(generator=draw)).mul_(CAUCHY_SCALE)
+        self.x = torch.empty(shape, device=self.device)
+        if case.distribution == "cauchy":  # by its quantile function, which is finite for every float32 in [0, 1)
+            self.x.uniform_(generator=draw).sub_(0.5).mul_(math.pi).tan_().mul_(CAUCHY_SCALE)
+        else:
+            self.x.normal_(generator=draw)
         self.mask = torch.ones(shape[:3], device=self.device)
         if case.masked:
             self.mask.bernoulli_(0.5, generator=draw)

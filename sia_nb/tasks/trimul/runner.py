@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ...errors import SiaError
+from ...errors import SandboxError, SiaError
 from ..wire import serve
 from .reference import ATOL, RTOL, Case, Inputs, reference
 
@@ -151,8 +151,13 @@ class Runner:
         Returns:
             finite; worst: the largest |Δ| / (ATOL + RTOL · |reference|), at most 1 where all is well; at, found, expected:
             where that is.
+
+        Raises:
+            SandboxError: the reference's own output is not finite, so that nothing can be judged by it.
         """
         y = self.output.reshape(-1)
+        if not bool(self.isfinite(y).all()):
+            raise SandboxError(f"trimul: the reference gives NaN or infinite values on inputs {shape} drawn from {self.drawn}")
         other = self.shared[: y.numel()]
         if self.device == "cuda":
             other = other.to(y.device)
