@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol
 from ..errors import ConfigError, nearest
 from .space import Space
 
+# Words for answers that ran and yet cannot be scored, beside those of ``trajectory`` that any program can meet.
+REJECTED = ("not_a_matrix", "non_finite", "negative", "permuted", "peeked", "changed_input")
+
 
 @dataclass(frozen=True)
 class Solution:
