@@ -10,7 +10,7 @@ import torch
 
 from sia_nb.errors import ConfigError, DataError, InvalidSolution
 from sia_nb.tasks import get_task
-from sia_nb.tasks.base import Solution
+from sia_nb.tasks.base import REJECTED, Solution
 from sia_nb.tasks.process import Failed
 from sia_nb.tasks.trimul import verifier as module
 from sia_nb.tasks.trimul.instances import Cases
@@ -210,6 +210,11 @@ def test_bad_specs_are_told_apart_without_running(verifier):
 def test_no_gpu_where_one_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="instance: 'cuda' needs a CUDA GPU.*Use instance 'cpu'"):
         TriMulVerifier(Path(), tmp_path, instance="cuda")
+
+
+def test_every_reason_is_a_word_that_the_trajectory_knows():
+    words = {kind for kind, _ in (MILD | RUTHLESS).values()} | {"non_finite", "wrong_type", "other_stream", "timer"}
+    assert words <= set(REJECTED)
 
 
 class Claims:
