@@ -20,7 +20,7 @@ from typing import Any
 from .agents import rewards
 from .agents.base import Decision, View
 from .config import make_config
-from .errors import StoreError
+from .errors import InvalidSolution, StoreError
 from .scaffold.contract import Budget
 from .steps import (
     archive,
@@ -352,12 +352,11 @@ def _stopped(run: Run, step: int) -> bool:
 def _open_seal(task: Task, verifier: Verifier, solution: Solution | None, full: dict[str, Any]) -> dict[str, Any]:
     if solution is None:
         return {"solution": None, "dev": 0.0, "test": {task.report_metric: 0.0}}
-    return {
-        "solution": solution.text,
-        "solution_id": solution.id,
-        "dev": full[solution.id].value,
-        "test": verifier.seal(solution),
-    }
+    found = {"solution": solution.text, "solution_id": solution.id, "dev": full[solution.id].value}
+    try:
+        return found | {"test": verifier.seal(solution)}
+    except InvalidSolution as error:  # it passed on dev, and fails on what it has not seen
+        return found | {"test": {task.report_metric: 0.0}, "failed": f"{error.kind}: {error}"}
 
 
 def runs_dir() -> Path:
