@@ -113,6 +113,8 @@ class Runner:
         self.drawn = (seed, weights_seed)
         if ones:
             self.held.mask.fill_(1)
+        if self.device == "cuda":  # drawing must not go on into the call that is timed
+            self.synchronize()
 
     def call(self) -> None:
         """Run the update once; its output then stands in the shared memory (a CPU's) or in a copy (a GPU's)."""

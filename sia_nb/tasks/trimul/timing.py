@@ -27,7 +27,8 @@ SPIN_HZ = 2.0e9  # cycles a second that make a spin at least as long as wanted
 class Clocks:
     """Measures calls in this process; ``torch`` as it is before a candidate is loaded."""
 
-    def __init__(self, torch: Any):
+    def __init__(self, torch: Any, device: str = "cuda"):
+        self.device = device
         self.event = lambda make=torch.cuda.Event: make(enable_timing=True)
         self.synchronize, self.spin = torch.cuda.synchronize, torch.cuda._sleep
         self.record, self.elapsed = torch.cuda.Event.record, torch.cuda.Event.elapsed_time
@@ -52,7 +53,7 @@ class Clocks:
         """
         slots = self._slots(case, base)
         if self.flusher is None:
-            self.flusher = self.empty(FLUSH_BYTES, dtype=self.int8, device="cuda")
+            self.flusher = self.empty(FLUSH_BYTES, dtype=self.int8, device=self.device)
         for slot in slots:
             function(slot.x, slot.mask, dict(slot.weights))
         self.synchronize()
@@ -70,10 +71,10 @@ class Clocks:
 
     def _slots(self, case: Case, base: int) -> list[Inputs]:
         """As many sets of inputs as fit beside what a call needs."""
-        first = Inputs(case, base, "cuda")
+        first = Inputs(case, base, self.device)
         first.change(base + 1)
         fit = int(self.memory()[0] // (20 * case.elements * 4))
-        return [first, *(Inputs(case, base + i, "cuda") for i in range(1, max(1, min(SLOTS, fit))))]
+        return [first, *(Inputs(case, base + i, self.device) for i in range(1, max(1, min(SLOTS, fit))))]
 
     def _host_seconds(self, function: Callable[..., Any], slot: Inputs) -> float:
         """How long the host is busy with a call whose work the GPU has not begun."""
