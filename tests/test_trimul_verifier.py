@@ -37,6 +37,8 @@ MILD = {
 }
 RUTHLESS = {
     "late_thread": ("unfinished", "only later"),
+    "works_ahead": ("unfinished", "was still running"),
+    "hooked_draw": ("stale", "an earlier call's inputs"),
     "hog": ("unfinished", "was still running"),
     "child_process": ("unfinished", "was still running"),
     "forged_reply": ("forged", "not to what had been asked"),
@@ -74,7 +76,7 @@ BROKEN = {
 @pytest.fixture(scope="module")
 def processes():
     """The reference's process, and one for candidates that leave it whole."""
-    exchange = Exchange(1 << 20)
+    exchange = Exchange((*SMALL.timed, *SMALL.checked), "cpu")
     options = {"threads": 2, "memory_mb": 3000, "trusted": True}
     with_them = [Session(role, "cpu", exchange, **options) for role in ("reference", "candidate")]
     yield with_them
@@ -219,6 +221,8 @@ def test_every_reason_is_a_word_that_the_trajectory_knows():
 
 class Claims:
     """A candidate's process that says what a test wants."""
+
+    device = "cuda"
 
     def __init__(self, **clocks):
         self.said = {"board": 100.0, "device": 90.0, "late": False, **clocks}

@@ -12,6 +12,7 @@ import math
 import secrets
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,17 +125,25 @@ class Judge:
         """Reference and candidate once each on fresh values; seconds of both. Raises ``Failed`` where they disagree."""
         seed = secrets.randbits(40)
         seen = self._seeds.setdefault(case, [])
-        self.reference.inputs(case, self._base_of(case), seed, PATIENCE)
-        self.candidate.inputs(case, self._base_of(case), seed, self._left(PATIENCE))
-        ours = self.reference.call(PATIENCE)
-        theirs = self._call(case, CALL_SECONDS if seen else self.first_seconds)
+        self.reference.prepare(case, self._base_of(case), PATIENCE)
+        self.candidate.prepare(case, self._base_of(case), self._left(PATIENCE))
+        ours = self._refer(seed)
+        theirs = self._call(case, seed, CALL_SECONDS if seen else self.first_seconds)
         seen.append(seed)
         self._same(case, seed)
         return ours, theirs
 
-    def _call(self, case: Case, limit: float) -> float:
+    def _refer(self, seed: int, **more: Any) -> float:
+        """Draw inputs and run the reference on them; its seconds."""
+        if self.reference.device == "cuda":
+            return self.reference.call(PATIENCE, seed=seed, **more)
+        self.reference.ask("draw", PATIENCE, seed=seed, **more)
+        return self.reference.call(PATIENCE)
+
+    def _call(self, case: Case, seed: int, limit: float) -> float:
+        draw = {"seed": seed} if self.candidate.device == "cuda" else {}
         try:
-            return self.candidate.call(self._left(limit))
+            return self.candidate.call(self._left(limit), **draw)
         except Failed as error:
             raise Failed(error.kind, f"{case.name}: {error}") from error
 
@@ -164,14 +173,13 @@ class Judge:
         """The kind of failure behind a wrong output: does it fit other inputs, or a later moment?"""
         fits = lambda: (f := self._compare(case))["finite"] and f["worst"] <= 1
         for earlier in self._some(case):
-            if self._explained(case, fits, earlier):
+            if self._explained(fits, earlier):
                 return "stale", f"{case.name}: the output is that of an earlier call's inputs, not of those it was given"
-            if self._explained(case, fits, seed, weights_seed=earlier):
+            if self._explained(fits, seed, weights_seed=earlier):
                 return "stale", f"{case.name}: the output is that of an earlier call's weights; they must be read at every call"
-        if case.masked and self._explained(case, fits, seed, ones=True):
+        if case.masked and self._explained(fits, seed, ones=True):
             return "mask_ignored", f"{case.name}: the output is that of a mask of ones, not of the one it was given"
-        self.reference.inputs(case, self._base_of(case), seed, PATIENCE)
-        self.reference.call(PATIENCE)
+        self._refer(seed)
         self.candidate.ask("again", self._left(PATIENCE))
         if fits():
             return "unfinished", f"{case.name}: the output was not there when the call returned, only later"
@@ -186,14 +194,14 @@ class Judge:
         seen = self._seeds[case][:-1]
         return list(dict.fromkeys([*seen[:1], *seen[-EARLIER:]]))
 
-    def _explained(self, case: Case, fits: Any, seed: int, **more: Any) -> bool:
-        self.reference.inputs(case, self._base_of(case), seed, PATIENCE, **more)
-        self.reference.call(PATIENCE)
+    def _explained(self, fits: Callable[[], bool], seed: int, **more: Any) -> bool:
+        self._refer(seed, **more)
         return fits()
 
     def unchanged(self) -> None:
         """Raises ``Failed`` where a call has written to its inputs."""
-        name = self.candidate.ask("unchanged", self._left(PATIENCE))["changed"]
+        drew = self.candidate if self.candidate.device == "cuda" else self.reference
+        name = drew.ask("unchanged", PATIENCE)["changed"]
         if name:
             raise Failed("changed_input", f"'{name}' was written to; a call must leave its inputs as they are")
 
@@ -221,8 +229,9 @@ class Judge:
         return Timing(case, ours, theirs, self.overhead())
 
     def overhead(self, times: int = 5) -> float:
-        """Seconds of asking, checking the type and storing the output that a process holds: the least of ``times``."""
-        return min(self.reference.null(PATIENCE) for _ in range(times))
+        """Seconds of all in a call but the update itself, as the reference's process needs them: the least of ``times``."""
+        draws = self.reference.device == "cuda"
+        return min(self.reference.null(PATIENCE, **({"seed": secrets.randbits(40)} if draws else {})) for _ in range(times))
 
     def clocks(self, timing: Timing, seconds: float) -> dict[str, float]:
         """Both CUDA clocks of the candidate on a case, in µs, believed only where the host's clock agrees.

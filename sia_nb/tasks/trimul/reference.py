@@ -20,6 +20,7 @@ ATOL, RTOL = 2e-2, 2e-2  # every element: |Δ| ≤ ATOL + RTOL · |reference|
 EPS = 1e-5  # of both layer norms
 HIDDEN = 128
 CAUCHY_SCALE = 2.0
+ALIGN = 64  # values at whose multiples each tensor of a block begins
 PROJECTIONS = ("left_proj", "left_gate", "right_proj", "right_gate", "out_gate")  # [H, C] each
 
 
@@ -160,31 +161,48 @@ def update(x: Any, mask: Any, weights: dict[str, Any]) -> Any:
     return linear(out * gate, w["to_out"])
 
 
+def places(case: Case) -> tuple[dict[str, tuple[int, tuple[int, ...]]], int]:
+    """Where the inputs of a case stand in one block of float32: offset and shape by name, and the block's length."""
+    shapes = {"x": (case.b, case.n, case.n, case.c), "mask": (case.b, case.n, case.n), **weight_shapes(case.c, case.hidden)}
+    found, end = {}, 0
+    for name, shape in shapes.items():
+        found[name] = (end, shape)
+        end += -(-math.prod(shape) // ALIGN) * ALIGN
+    return found, end
+
+
+def views(case: Case, block: Any) -> dict[str, Any]:
+    """The inputs of a case as views of a block of at least ``places`` float32."""
+    return {name: block[at : at + math.prod(shape)].view(shape) for name, (at, shape) in places(case)[0].items()}
+
+
 class Inputs:
     """x, mask and weights of one case that stay where they are in memory while their values change.
 
     Args:
         case, device: the shape, and a torch device.
         seed: of the values drawn first; the same seed gives the same bits on like hardware.
+        block: where they stand; None: in memory of their own.
     """
 
-    def __init__(self, case: Case, seed: int, device: Any = "cpu"):
+    def __init__(self, case: Case, seed: int, device: Any = "cpu", block: Any = None):
         import torch
 
         self.case, self.device = case, torch.device(device)
+        self._tensors = views(case, torch.empty(places(case)[1], device=self.device) if block is None else block)
+        self.x, self.mask = self._tensors["x"], self._tensors["mask"]
+        self.weights = {name: self._tensors[name] for name in weight_shapes(case.c, case.hidden)}
         draw = self._generator(seed)
-        shape = (case.b, case.n, case.n, case.c)
-        self.x = torch.empty(shape, device=self.device)
         if case.distribution == "cauchy":  # by its quantile function, which is finite for every float32 in [0, 1)
             self.x.uniform_(generator=draw).sub_(0.5).mul_(math.pi).tan_().mul_(CAUCHY_SCALE)
         else:
             self.x.normal_(generator=draw)
-        self.mask = torch.ones(shape[:3], device=self.device)
         if case.masked:
             self.mask.bernoulli_(0.5, generator=draw)
-        self.weights = {name: torch.empty(s, device=self.device) for name, s in weight_shapes(case.c, case.hidden).items()}
+        else:
+            self.mask.fill_(1)
         self._draw_weights(draw)
-        self._base: dict[str, Any] = {}
+        self._base = {"x": self.x.clone(), "mask": self.mask.clone()}
 
     def _generator(self, seed: int) -> Any:
         import torch
@@ -201,11 +219,9 @@ class Inputs:
         """Other values at the same addresses, cheaply: the first x and mask rolled by a random number of elements, x
         negated for odd seeds, and new weights (of ``weights_seed`` where given). The values depend on the seeds of the
         first and of this draw alone."""
-        if not self._base:
-            self._base = {"x": self.x.clone(), "mask": self.mask.clone()}
         shift = random.Random(seed).randrange(1 << 40)
         for name, base in self._base.items():
-            now, old, cut = getattr(self, name).view(-1), base.view(-1), shift % base.numel()
+            now, old, cut = self._tensors[name].view(-1), base.view(-1), shift % base.numel()
             now[:cut].copy_(old[old.numel() - cut :])
             now[cut:].copy_(old[: old.numel() - cut])
         if seed % 2:
@@ -222,7 +238,7 @@ class Inputs:
 
     def tensors(self) -> dict[str, Any]:
         """Everything by name."""
-        return {"x": self.x, "mask": self.mask, **self.weights}
+        return dict(self._tensors)
 
 
 def make_inputs(case: Case, seed: int, device: Any = "cpu") -> tuple[Any, Any, dict[str, Any]]:

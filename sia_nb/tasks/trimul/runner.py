@@ -19,7 +19,7 @@ from typing import Any
 
 from ...errors import SandboxError, SiaError
 from ..wire import serve
-from .reference import ATOL, RTOL, Case, Inputs, reference
+from .reference import ATOL, RTOL, Case, Inputs, reference, views
 
 WATCHED = ("", "nn.functional", "Tensor", "cuda", "cuda.Event", "cuda.Stream", "linalg", "random")
 
@@ -35,20 +35,26 @@ class Rejected(Exception):
 class Runner:
     """One process's state; each public method is a request."""
 
-    def __init__(self, out_fd: int, size: int, role: str, device: str, threads: int):
+    def __init__(self, descriptors: tuple[int, int], sizes: tuple[int, int], role: str, device: str, threads: int):
         import torch
 
         self.torch, self.role, self.device = torch, role, device
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        reads = role == "reference"
-        self._map = mmap.mmap(out_fd, size, prot=mmap.PROT_READ if reads else mmap.PROT_READ | mmap.PROT_WRITE)
-        with warnings.catch_warnings():  # the reference's process can only read it
+        reads, both = role == "reference", mmap.PROT_READ | mmap.PROT_WRITE
+        self._maps = [
+            mmap.mmap(descriptors[0], sizes[0], prot=both),
+            mmap.mmap(descriptors[1], sizes[1], prot=mmap.PROT_READ if reads else both),
+        ]
+        with warnings.catch_warnings():  # the reference's process can only read outputs
             warnings.simplefilter("ignore")
-            self.shared = torch.frombuffer(self._map, dtype=torch.float32)
+            self.block, self.shared = (torch.frombuffer(m, dtype=torch.float32) for m in self._maps)
         self.function: Any = reference if reads else None
-        self.held: Inputs | None = None
+        self.case: Case | None = None
+        self.held: Inputs | None = None  # what draws; on a CPU in the reference's process alone
+        self.given: dict[str, Any] = {}
         self.base = 0
+        self.drawn: tuple[int, int | None] = (0, None)
         self.output: Any = None
         self.copy: Any = torch.empty(0)
         self.loads = 0
@@ -93,6 +99,7 @@ class Runner:
         if "torch._dynamo" in sys.modules:
             self.torch._dynamo.reset()
         self.held = self.output = self.function = None
+        self.given = {}
         self.loads += 1
         name = f"solution_{self.loads}"
         path = Path(f"{name}.py").resolve()
@@ -103,29 +110,42 @@ class Runner:
         spec.loader.exec_module(module)
         self.function = module.trimul
 
-    def inputs(self, case: dict[str, Any], base: int, seed: int, weights_seed: int | None = None, ones: bool = False) -> None:
-        """Draw inputs, at the same addresses as long as the case and ``base`` stay; ``ones``: with a mask of ones."""
+    def prepare(self, case: dict[str, Any], base: int) -> None:
+        """Make room for the inputs of a case, at the same addresses as long as the case and ``base`` stay."""
         wanted = Case(**case)
-        if self.held is None or self.held.case != wanted or self.base != base:
-            self.held = self.output = None
-            self.held, self.base = Inputs(wanted, base, self.device), base
+        if self.given and self.case == wanted and self.base == base:
+            return
+        self.held, self.output, self.given = None, None, {}
+        self.case, self.base = wanted, base
+        if self.device == "cpu" and self.role == "candidate":
+            self.given = views(wanted, self.block)
+            return
+        self.held = Inputs(wanted, base, self.device, self.block if self.device == "cpu" else None)
+        self.given = self.held.tensors()
+        if self.device == "cuda":
+            self.synchronize()
+
+    def draw(self, seed: int, weights_seed: int | None = None, ones: bool = False) -> None:
+        """Change the inputs; ``ones``: with a mask of ones."""
         self.held.change(seed, weights_seed)
         self.drawn = (seed, weights_seed)
         if ones:
             self.held.mask.fill_(1)
-        if self.device == "cuda":  # drawing must not go on into the call that is timed
-            self.synchronize()
 
-    def call(self) -> None:
+    def call(self, **draw: Any) -> None:
         """Run the update once; its output then stands in the shared memory (a CPU's) or in a copy (a GPU's)."""
-        held = self.held
-        y = self.function(held.x, held.mask, dict(held.weights))
+        if draw:
+            self.draw(**draw)
+        given = dict(self.given)
+        y = self.function(given.pop("x"), given.pop("mask"), given)
         self._checked(y)
         self.output = y
         self._store()
 
-    def null(self) -> None:
+    def null(self, **draw: Any) -> None:
         """What ``call`` does beside running the update."""
+        if draw:
+            self.draw(**draw)
         self._checked(self.output)
         self._store()
 
@@ -172,8 +192,8 @@ class Runner:
 
     def clocks(self, budget: float) -> dict[str, Any]:
         """Both CUDA clocks on the present case, for about ``budget`` seconds each; see ``timing.Clocks.measure``."""
-        shape, self.held, self.output = self.held.case, None, None
-        return self.clocks_of.measure(self.function, shape, self.base, seconds=budget)
+        self.held, self.output, self.given = None, None, {}
+        return self.clocks_of.measure(self.function, self.case, self.base, seconds=budget)
 
     def rates(self) -> dict[str, Any]:
         """The machine's copy and matmul rates; see ``floor.measure_rates``."""
@@ -183,7 +203,7 @@ class Runner:
 
     # --- parts --------------------------------------------------------------------------------------
     def _checked(self, y: Any) -> None:
-        want = self.held.x
+        want = self.given["x"]
         if type(y) is not self.tensor_type:
             raise Rejected("wrong_type", f"expected a plain torch.Tensor, got {type(y).__name__}")
         if y.dtype != want.dtype or y.device != want.device or str(y.layout) != "torch.strided":
@@ -233,10 +253,10 @@ def _where(error: Exception) -> str:
     return "".join([*own, lines[-1]])[-2000:].strip()
 
 
-def main(fd: str, out_fd: str, size: str, role: str, device: str, threads: str) -> None:
+def main(fd: str, *rest: str) -> None:
     """Serve until the socket closes."""
-    runner = Runner(int(out_fd), int(size), role, device, int(threads))
-    serve(int(fd), runner.answer)
+    descriptors, sizes = tuple(map(int, rest[:2])), tuple(map(int, rest[2:4]))
+    serve(int(fd), Runner(descriptors, sizes, rest[4], rest[5], int(rest[6])).answer)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The host's side of a process that runs the update: what it says is not believed, what it does is seen from outside.
 
 The clock is the host's and lies outside every process that runs a candidate; a call is timed from the request to the
-answer. The output travels through shared memory that the reference's process can only read. As soon as the answer is
-there the process is stopped (SIGSTOP), so that nothing that goes on after a call can finish its output, use the time
-between calls, or slow down what is measured next.
+answer. As soon as the answer is there the process is stopped (SIGSTOP), so that nothing that goes on after a call can
+finish its output, use the time between calls, or slow down what is measured next. On a CPU the next call's inputs are
+written meanwhile into memory that it shares, so that no work on them can begin before the clock does; on a GPU a call
+draws them itself, and what that takes alone is taken off. The output travels through memory that the reference's process
+can only read.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,31 +29,32 @@ from ...scaffold import warden
 from ...scaffold.sandbox import Limits, launch
 from ..process import BOOT, FOREVER, PACKAGE, Failed
 from ..wire import receive, send
-from .reference import Case
+from .reference import Case, places
 
+PAGE = 4096
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
 GPU_READ = tuple(map(Path, ("/proc/driver", "/proc/devices", "/proc/modules", "/proc/meminfo", "/proc/cpuinfo", "/sys")))
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 
 
-class Exchange:
-    """Shared memory in which a candidate leaves its outputs; ``write`` and ``read`` are descriptors of the two sides."""
+class Shared:
+    """Memory that processes share; ``write`` and ``read`` are descriptors, the latter good for reading alone."""
 
     def __init__(self, size: int):
-        self.size = size
+        self.size = -(-size // PAGE) * PAGE
         if hasattr(os, "memfd_create"):
             import fcntl
 
-            self.write = os.memfd_create("outputs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.truncate(self.write, size)
+            self.write = os.memfd_create("trimul", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.truncate(self.write, self.size)
             fcntl.fcntl(self.write, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self.read = os.open(f"/proc/self/fd/{self.write}", os.O_RDONLY)
         else:
             self.write, name = tempfile.mkstemp(prefix="trimul-")
             self.read = os.open(name, os.O_RDONLY)
             os.unlink(name)
-            os.truncate(self.write, size)
+            os.truncate(self.write, self.size)
 
     def close(self) -> None:
         """Give the memory back; doing it twice is fine."""
@@ -60,13 +64,37 @@ class Exchange:
         self.write = self.read = -1
 
 
+class Exchange:
+    """What the two processes share: inputs, which the reference's process draws while the candidate's is stopped (on a
+    CPU; a GPU's inputs each process draws by itself), and the candidate's outputs, which the reference's can only read.
+
+    Args:
+        cases: all that will be run.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, cases: Iterable[Case], device: str):
+        cases = list(cases)
+        self.outputs = Shared(max(4 * case.elements for case in cases))
+        self.inputs = Shared(max(4 * places(case)[1] for case in cases) if device == "cpu" else PAGE)
+
+    def descriptors(self, role: str) -> tuple[int, int]:
+        """Those of inputs and outputs that a process gets."""
+        return self.inputs.write, self.outputs.read if role == "reference" else self.outputs.write
+
+    def close(self) -> None:
+        """Give the memory back; doing it twice is fine."""
+        self.inputs.close()
+        self.outputs.close()
+
+
 class Session:
     """A sandboxed process of ``runner.py``.
 
     Args:
         role: "reference" runs the reference and judges outputs; "candidate" runs code that it is given.
         device: "cpu" or "cuda".
-        exchange: where outputs stand.
+        exchange: where inputs and outputs stand.
         threads: of the process on the CPU.
         memory_mb: its limit.
         trusted: the kit wrote what it will run; unsafe: run it even where no sandbox is usable.
@@ -87,9 +115,9 @@ class Session:
         env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of compilers that outlives a call
         env |= {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"), "TRITON_CACHE_DIR": str(self.folder / "triton")}
         env |= {name: os.environ[name] for name in PASSED_ON if device == "cuda" and name in os.environ}
-        fd = exchange.read if role == "reference" else exchange.write
-        argv = [sys.executable, "-c", BOOT, str(PACKAGE), "sia_nb.tasks.trimul.runner"]
-        argv += [str(theirs.fileno()), str(fd), str(exchange.size), role, device, str(threads)]
+        shared = exchange.descriptors(role)
+        argv = [sys.executable, "-c", BOOT, str(PACKAGE), "sia_nb.tasks.trimul.runner", str(theirs.fileno())]
+        argv += [*map(str, shared), str(exchange.inputs.size), str(exchange.outputs.size), role, device, str(threads)]
         try:
             self._process = launch(
                 argv,
@@ -97,7 +125,7 @@ class Session:
                 write=[self.folder],
                 devices=sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else (),
                 limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
-                pass_fds=(theirs.fileno(), fd),
+                pass_fds=(theirs.fileno(), *shared),
                 env=env,
                 stderr=self.folder / "stderr",
                 trusted=trusted,
@@ -130,18 +158,18 @@ class Session:
         """
         return self._timed(op, seconds, fields)[0]
 
-    def call(self, seconds: float) -> float:
-        """Seconds of one call of the update on the present inputs, until its output stands in the shared memory; the
-        process is stopped then. Raises as ``ask``."""
-        return self._timed("call", seconds, {})[1]
+    def call(self, seconds: float, **draw: Any) -> float:
+        """Seconds of one call of the update, until its output is stored; the process is stopped then. With a "seed" it
+        draws its inputs within that time. Raises as ``ask``."""
+        return self._timed("call", seconds, draw)[1]
 
-    def null(self, seconds: float) -> float:
+    def null(self, seconds: float, **draw: Any) -> float:
         """Seconds of all that ``call`` does beside running the update. Raises as ``ask``."""
-        return self._timed("null", seconds, {})[1]
+        return self._timed("null", seconds, draw)[1]
 
-    def inputs(self, case: Case, base: int, seed: int, seconds: float, **more: Any) -> None:
-        """Draw the inputs: those of ``base``, changed by ``seed``. Raises as ``ask``."""
-        self.ask("inputs", seconds, case=asdict(case), base=base, seed=seed, **more)
+    def prepare(self, case: Case, base: int, seconds: float) -> None:
+        """Make room for a case's inputs, which are drawn from ``base`` and a seed each time. Raises as ``ask``."""
+        self.ask("prepare", seconds, case=asdict(case), base=base)
 
     def busy(self) -> bool:
         """Whether some thread goes on running for ``PATIENT`` seconds in which nothing is asked; stopped afterwards."""

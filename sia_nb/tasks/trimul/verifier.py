@@ -197,8 +197,7 @@ class TriMulVerifier:
     def _the_reference(self) -> Session:
         if self._reference is None or not self._reference.alive:
             self.close()
-            most = max(c.elements for c in (*self.cases.timed, *self.cases.checked))
-            self._exchange = Exchange(-(-4 * most // 4096) * 4096)
+            self._exchange = Exchange((*self.cases.timed, *self.cases.checked), self.device)
             self._reference = self._session("reference", True)
         return self._reference
 
