@@ -38,7 +38,7 @@ MILD = {
 RUTHLESS = {
     "late_thread": ("unfinished", "only later"),
     "works_ahead": ("unfinished", "was still running"),
-    "hooked_draw": ("stale", "an earlier call's inputs"),
+    "hooked_draw": ("wrong", "where .* is right"),
     "hog": ("unfinished", "was still running"),
     "child_process": ("unfinished", "was still running"),
     "forged_reply": ("forged", "not to what had been asked"),
