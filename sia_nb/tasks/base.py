@@ -55,6 +55,7 @@ class Instance:
     name: str
     description: str
     held_out: bool = False
+    offline: bool = True  # False: its data must be downloaded first, so a study takes it only by name
 
 
 def find_instance(task: Task, name: str) -> Instance:
@@ -73,7 +74,12 @@ def find_instance(task: Task, name: str) -> Instance:
 
 
 class Verifier(Protocol):
-    """V: scores solutions on dev; opens the sealed test only through ``seal``."""
+    """V: scores solutions on dev; opens the sealed test only through ``seal``.
+
+    A verifier may also have ``peers()``, which only ``report`` calls: what known methods are worth on the same data, as
+    {"dev": rows, "sealed": rows}; a row holds "method", the measures by name (None for a method that was not run) and
+    "published", the scores in the literature by data set.
+    """
 
     def score(self, solution: Solution) -> Score:
         """The verdict on dev, remembered by content hash. Never raises for a bad solution."""

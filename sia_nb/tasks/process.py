@@ -49,14 +49,14 @@ class Worker:
 
     Args:
         module: what it runs, with the socket's number and ``folder`` as arguments.
-        folder: the only data that it may read.
+        folder: the only data that it may read; None: it gets all it needs by message.
         memory_mb, seconds: limits of the process, and of one answer.
         threads: of linear algebra.
     """
 
-    def __init__(self, module: str, folder: Path, *, memory_mb: int, seconds: float, threads: int = 1):
-        self.module, self.data, self.memory_mb, self.seconds = module, folder.resolve(), memory_mb, seconds
-        self.threads = threads
+    def __init__(self, module: str, folder: Path | None, *, memory_mb: int, seconds: float, threads: int = 1):
+        self.module, self.memory_mb, self.seconds, self.threads = module, memory_mb, seconds, threads
+        self.data = [] if folder is None else [folder.resolve()]
         self._process: Any = None
         self._socket: socket.socket | None = None
         self._folder: str | None = None
@@ -65,10 +65,10 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._folder = tempfile.mkdtemp(prefix="sia-")
         try:
-            argv = [sys.executable, "-c", BOOT, str(PACKAGE), self.module, str(theirs.fileno()), str(self.data)]
+            argv = [sys.executable, "-c", BOOT, str(PACKAGE), self.module, str(theirs.fileno()), *map(str, self.data)]
             self._process = launch(
                 argv,
-                read=[self.data],
+                read=self.data,
                 write=[Path(self._folder)],
                 limits=Limits(wall_seconds=FOREVER, cpu_seconds=FOREVER, memory_mb=self.memory_mb, processes=64),
                 pass_fds=(theirs.fileno(),),
@@ -83,10 +83,10 @@ class Worker:
         if self._ask(None) is None:
             self._fail("crash", "the worker did not start")
 
-    def _ask(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _ask(self, message: dict[str, Any] | None, attached: bytes = b"") -> dict[str, Any] | None:
         try:
             if message is not None:
-                send(self._socket, message)
+                send(self._socket, message, attached)
             return receive(self._socket)
         except (ConnectionError, BrokenPipeError):
             return None
@@ -105,8 +105,8 @@ class Worker:
         except (OSError, IndexError, TypeError):
             return ""
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request.
+    def ask(self, request: dict[str, Any], attached: bytes = b"") -> dict[str, Any]:
+        """The answer to one request, its attached bytes under "attached".
 
         Raises:
             Failed: it crashed, ran out of memory or of time; the process is gone and a next question
@@ -117,7 +117,7 @@ class Worker:
             self._start()
         self._socket.settimeout(self.seconds)
         try:
-            answer = self._ask(request)
+            answer = self._ask(request, attached)
         except TimeoutError:
             self._fail("timeout", f"{self.seconds:g} s")
         if answer is None:
