@@ -86,6 +86,7 @@ FALLBACK_CUDA = {
     "format": "float32",
     "project": "separate",
     "norm": "separate",
+    "operand": "left",
     "layout": "maps",
     "sigmoid": "exp",
     "narrow_rows": 64,
