@@ -22,7 +22,7 @@ VARIANTS = {
     "fused, rows, direct": {**FUSED, "layout": "rows", "launch": "direct"},
     "fused, tiles, x to the right": {**FUSED, "layout": "tiles", "operand": "right", "narrow_pairs": 16, "wide_pairs": 16},
     "fused, tiles, direct": {**FUSED, "layout": "tiles", "narrow_pairs": 16, "launch": "direct"},
-    "fused where narrow": {**FUSED, "norm": "wide", "layout": "rows", "operand": "right", "output_columns": 128},
+    "fused where narrow": {**FUSED, "norm": "wide", "layout": "rows", "operand": "wide", "output_columns": 128},
     "own product, maps": {**FALLBACK_CUDA, "format": "float16", "project": "joined", "product": "triton"},
     "own product, rows, TF32": {**FUSED, "format": "tf32", "product": "triton", "layout": "rows", "product_tile": "64x64"},
 }

@@ -268,7 +268,7 @@ def compile_spec(spec: dict[str, Any]) -> str:
     dtype = {"tf32": "float32"}.get(spec["format"], spec["format"])
     fields = {"format": dtype, "precision": "ieee" if spec["format"] == "float32" else "tf32", "chunk": MAX_CHUNK}
     fields["to"] = "" if dtype == "float32" else f".to(torch.{dtype})"
-    fields["right"] = spec["operand"] == "right"
+    fields["right"] = {"left": "False", "right": "True", "wide": "c > 128"}[spec["operand"]]
     fields["back"] = "" if dtype == "float32" else ".float()"
     own_project, own_product, own_output = (spec[part] == "triton" for part in ("project", "product", "output"))
     layout = "rows" if own_project and spec["layout"] != "maps" else "maps"
