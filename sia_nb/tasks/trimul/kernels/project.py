@@ -8,7 +8,7 @@ from .finish import finish_projection
 PRECISION = tl.constexpr("tf32")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def project_kernel(
     x, mask, scale, shift, joined, sides, gate, sides_tiles, gate_tiles,
     N, B, row_stride, batch_stride, side_stride, channel_stride, gate_row_stride, gate_batch_stride,
