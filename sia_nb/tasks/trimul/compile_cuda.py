@@ -110,7 +110,7 @@ def prepare(w, key):
     grid = ((len(joined) + len(last)) // 16, -(-max(joined.shape[1], last.shape[1]) // block), 1)
     launch(
         prepare_kernel, grid, key, w["left_proj"], w["left_gate"], w["right_proj"], w["right_gate"], w["out_gate"], w["to_out"],
-        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, num_warps=4,
+        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, {right}, num_warps=4,
     )  # fmt: skip
     return joined, last
 
@@ -194,7 +194,7 @@ TILES_OFF = "    tiles, side_tiles, gate_tiles = False, None, None\n"
 FUSED = """    launch(
         project_kernel, (-(-n // rows), n, b), key, x, mask, w["norm.weight"], w["norm.bias"], joined, sides, gate,
         side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, min(channels, {chunk}),
-        rows, pairs, stages, tiles, num_warps=warps,
+        rows, pairs, stages, tiles, {right}, num_warps=warps,
     )  # fmt: skip
 """
 NORMED = """    normed = memory("normed", b, n, n, channels, like=x)
@@ -207,7 +207,7 @@ NORMED = """    normed = memory("normed", b, n, n, channels, like=x)
     launch(
         project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), key, normed, mask, joined, sides,
         gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels, min(channels, 64),
-        rows, pairs, stages, tiles, num_warps=warps,
+        rows, pairs, stages, tiles, {right}, num_warps=warps,
     )  # fmt: skip
 """
 USED_ROWS = '''
@@ -268,6 +268,7 @@ def compile_spec(spec: dict[str, Any]) -> str:
     dtype = {"tf32": "float32"}.get(spec["format"], spec["format"])
     fields = {"format": dtype, "precision": "ieee" if spec["format"] == "float32" else "tf32", "chunk": MAX_CHUNK}
     fields["to"] = "" if dtype == "float32" else f".to(torch.{dtype})"
+    fields["right"] = {"left": "False", "right": "True", "wide": "c > 128"}[spec["operand"]]
     fields["back"] = "" if dtype == "float32" else ".float()"
     own_project, own_product, own_output = (spec[part] == "triton" for part in ("project", "product", "output"))
     layout = "rows" if own_project and spec["layout"] != "maps" else "maps"
@@ -332,7 +333,7 @@ def _project(spec: dict[str, Any], fields: dict[str, Any], layout: str, tiles: b
     """The functions of the first part."""
     if spec["project"] != "triton":
         return EAGER_PROJECT[spec["project"]].format(**fields)
-    fused, normed = FUSED.format(**fields), NORMED
+    fused, normed = FUSED.format(**fields), NORMED.format(**fields)
     if spec["norm"] == "wide":
         indent = lambda text: "".join("    " + line + "\n" for line in text.splitlines())
         body = "    if c > 128:\n" + indent(normed) + "    else:\n" + indent(fused)

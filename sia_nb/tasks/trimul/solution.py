@@ -58,6 +58,11 @@ SPACE_CUDA = Space(
         Field("project", ("separate", "joined", "triton"), "norm, projections, gates, mask: five products, one, or own kernels"),
         Field("norm", ("fused", "separate", "wide"), "own kernel of the first norm: none, always, or only for C > 128"),
         Field(
+            "operand",
+            ("left", "right", "wide"),
+            "x is its products' left operand, from registers, or right, from shared memory, or right only for C > 128",
+        ),
+        Field(
             "layout", ("maps", "rows", "tiles"), "left, right as [B, H, i, k], as [i, B, H, k], or that by hardware tile stores"
         ),
         Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh"),
@@ -86,6 +91,7 @@ FALLBACK_CUDA = {
     "format": "float32",
     "project": "separate",
     "norm": "separate",
+    "operand": "left",
     "layout": "maps",
     "sigmoid": "exp",
     "narrow_rows": 64,

@@ -8,22 +8,27 @@ import triton.language as tl
 def prepare_kernel(
     left_proj, left_gate, right_proj, right_gate, out_gate, to_out, joined, last, C, H,
     JOINED: tl.constexpr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    RIGHT: tl.constexpr,
 ):  # fmt: skip
     """Rows of joined [JOINED, CHANNELS], then of last [.., HIDDEN], zero beyond the weights' own sizes.
 
-    Rows 2q and 2q + 1 of joined are projection and gate of channel q of left and right, so that a product holds both
-    in one thread; after 4H rows come two halves of the output gate's channels in the same way.
+    Rows 2q and 2q + 1 of joined are projection and gate of channel q of left and right (with RIGHT, rows that are 8
+    apart), so that one thread holds both of a product; then come two halves of the output gate's channels, likewise.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     if tl.program_id(0) * ROWS < JOINED:
-        second = row % 2 == 1
-        pair = row // 2
+        if RIGHT:
+            second = row // 8 % 2 == 1
+            pair = row // 16 * 8 + row % 8
+        else:
+            second = row % 2 == 1
+            pair = row // 2
         half = (H + 1) // 2
-        channel = tl.where(row < 4 * H, pair % H, pair - 2 * H + tl.where(second, half, 0))
-        of_gate = (row >= 4 * H) & (pair - 2 * H < half) & (channel < H)
-        of_left = row < 2 * H
-        of_right = (row >= 2 * H) & (row < 4 * H)
+        channel = tl.where(pair < 2 * H, pair % H, pair - 2 * H + tl.where(second, half, 0))
+        of_gate = (pair >= 2 * H) & (pair - 2 * H < half) & (channel < H)
+        of_left = pair < H
+        of_right = (pair >= H) & (pair < 2 * H)
         at = channel[:, None] * C + column[None, :]
         inside = (column < C)[None, :]
         value = tl.load(left_proj + at, mask=inside & (of_left & ~second)[:, None], other=0.0)
@@ -34,8 +39,8 @@ def prepare_kernel(
         to = joined + row[:, None] * CHANNELS + column[None, :]
         tl.store(to, value.to(joined.dtype.element_ty), mask=(column < CHANNELS)[None, :])
     else:
-        row -= JOINED
-        inside = (row < C)[:, None] & (column < H)[None, :]
-        value = tl.load(to_out + row[:, None] * H + column[None, :], mask=inside, other=0.0)
-        to = last + row[:, None] * HIDDEN + column[None, :]
-        tl.store(to, value.to(last.dtype.element_ty), mask=(column < HIDDEN)[None, :])
+        at_last = row - JOINED
+        known = (at_last < C)[:, None] & (column < H)[None, :]
+        weight = tl.load(to_out + at_last[:, None] * H + column[None, :], mask=known, other=0.0)
+        place = last + at_last[:, None] * HIDDEN + column[None, :]
+        tl.store(place, weight.to(last.dtype.element_ty), mask=(column < HIDDEN)[None, :])
