@@ -18,7 +18,9 @@ from sia_nb.tasks.trimul.reference import (
     Inputs,
     case,
     make_inputs,
+    places,
     reference,
+    views,
     weight_shapes,
 )
 
@@ -90,6 +92,19 @@ def test_changed_inputs_depend_on_the_seeds_alone_and_stay_in_place(seed, other,
     two.change(other, weights_seed=seed)
     one.change(seed)
     assert torch.equal(one.weights["to_out"], two.weights["to_out"])
+
+
+@given(n=st.integers(1, 5), b=st.integers(1, 2), c=st.integers(1, 9), h=st.integers(1, 9))
+def test_inputs_in_one_block_do_not_overlap(n, b, c, h):
+    shape = case(n, b, c, hidden=h)
+    block = torch.full((places(shape)[1],), -1.0)
+    found = views(shape, block)
+    for number, t in enumerate(found.values()):
+        t.fill_(number)
+    assert all(bool((t == number).all()) for number, t in enumerate(found.values()))
+    assert all(t.data_ptr() % 64 == block.data_ptr() % 64 for t in found.values())
+    inputs = Inputs(shape, 1, block=block)
+    assert inputs.x.data_ptr() == block.data_ptr() and torch.equal(inputs.x, Inputs(shape, 1).x)
 
 
 def test_changing_moves_every_value():

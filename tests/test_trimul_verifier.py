@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,22 @@ def test_an_honest_program_passes(processes):
     for times in found.values():
         assert len(times["reference"]) == len(times["candidate"]) >= 3
         assert 0 < times["overhead"] < min(times["reference"] + times["candidate"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_nothing_runs_between_calls(processes):
+    candidate = processes[1]
+    watcher = (
+        "import threading, time\nthreading.Thread(target=lambda: [time.sleep(1e-4) for _ in range(10**5)], daemon=True).start()\n"
+    )
+    candidate.ask("load", 30, code=watcher + HONEST)
+    candidate.prepare(SMALL.timed[0], 1, 30)
+    processes[0].prepare(SMALL.timed[0], 1, 30)
+    candidate.call(30)
+    end, states = time.monotonic() + 5, {"R"}
+    while states != {"T"} and time.monotonic() < end:  # on a busy machine a thread is stopped when its turn comes
+        states = {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in candidate._tree()}
+    assert states == {"T"}
 
 
 @pytest.mark.parametrize("name", MILD)
