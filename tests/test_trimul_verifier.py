@@ -1,7 +1,9 @@
 """TriMul's verifier: honest programs pass, each cheat and each broken program is rejected for what it does."""
 
+import contextlib
 import json
 import math
+import os
 import re
 import time
 from pathlib import Path
@@ -229,6 +231,29 @@ def test_bad_specs_are_told_apart_without_running(verifier):
 def test_no_gpu_where_one_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match="instance: 'cuda' needs a CUDA GPU.*Use instance 'cpu'"):
         TriMulVerifier(Path(), tmp_path, instance="cuda")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 5),
+        lambda pid: os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0)),
+    ],
+)
+def test_slowing_the_reference_down_is_seen(meddle):
+    exchange = Exchange((*SMALL.timed, *SMALL.checked), "cpu")
+    with contextlib.ExitStack() as stack:
+        stack.callback(exchange.close)
+        reference = Session("reference", "cpu", exchange, threads=2, memory_mb=3000, trusted=True)
+        stack.callback(reference.close)
+        judge = Judge(reference, None, first_seconds=30, seconds=60)
+        reference.prepare(SMALL.timed[0], 1, 30)
+        assert judge._refer(1) > 0 and judge._refer(2) > 0
+        meddle(max(reference._placed))
+        with pytest.raises(Failed, match="priority, cores or limits") as error:
+            judge._refer(3)
+        assert error.value.kind == "meddled"
 
 
 def test_every_reason_is_a_word_that_the_trajectory_knows():

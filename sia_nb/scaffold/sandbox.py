@@ -351,6 +351,8 @@ def _launch(
             job["read"] += _both(["/sys/devices/system/cpu"])
             job["read"] += ["/proc/self/maps"]  # its own, where threadpoolctl, and so scikit-learn, finds its libraries
             job["write"] += ["/dev/null", *job["devices"]]
+            if job["devices"]:  # what a GPU's driver looks up; other backends have a /proc of their own
+                job["read"] += _both(["/proc/driver", "/proc/devices", "/proc/modules"])
         elif backend == "bubblewrap":
             rules = stack.enter_context(tempfile.TemporaryFile())
             if seccomp.program():

@@ -134,11 +134,15 @@ class Judge:
         return ours, theirs
 
     def _refer(self, seed: int, **more: Any) -> float:
-        """Draw inputs and run the reference on them; its seconds."""
+        """Draw inputs and run the reference on them; its seconds. Raises ``Failed`` where it was kept from running freely."""
         if self.reference.device == "cuda":
-            return self.reference.call(PATIENCE, seed=seed, **more)
-        self.reference.ask("draw", PATIENCE, seed=seed, **more)
-        return self.reference.call(PATIENCE)
+            took = self.reference.call(PATIENCE, seed=seed, **more)
+        else:
+            self.reference.ask("draw", PATIENCE, seed=seed, **more)
+            took = self.reference.call(PATIENCE)
+        if self.reference.moved():
+            raise Failed("meddled", "the priority, cores or limits of the reference's process were changed")
+        return took
 
     def _call(self, case: Case, seed: int, limit: float) -> float:
         draw = {"seed": seed} if self.candidate.device == "cuda" else {}

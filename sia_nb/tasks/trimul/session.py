@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -34,7 +35,6 @@ from .reference import Case, places
 PAGE = 4096
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
-GPU_READ = tuple(map(Path, ("/proc/driver", "/proc/devices", "/proc/modules", "/proc/meminfo", "/proc/cpuinfo", "/sys")))
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 
 
@@ -121,7 +121,7 @@ class Session:
         try:
             self._process = launch(
                 argv,
-                read=GPU_READ if device == "cuda" else (),
+                read=[Path("/sys")] if device == "cuda" else (),
                 write=[self.folder],
                 devices=sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else (),
                 limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
@@ -141,6 +141,8 @@ class Session:
         if ready is None:
             self.fail("crash", "the process did not start")
         self._first = self._tree()
+        self._placed: dict[int, Any] = {}
+        self.moved()
         self.about = self.ask("about", 60)
 
     @property
@@ -248,6 +250,21 @@ class Session:
         if self._process is None:
             raise Failed("crash", "the process is gone")
         self._signal(signal.SIGCONT, self._tree())
+
+    def moved(self) -> bool:
+        """Whether somebody has changed how the system schedules this process since it was last asked that: priorities,
+        policies, cores or limits. Programs of one user may do that to each other even where a sandbox keeps them from
+        sending signals."""
+        if not warden.LINUX:
+            return False
+        now: dict[int, Any] = {}
+        for pid in self._first:
+            limits = [resource.prlimit(pid, kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+            for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+                policy = os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread)
+                now[thread] = (*policy, os.sched_getaffinity(thread), limits)
+        before, self._placed = self._placed, now
+        return any(before.get(thread, placed) != placed for thread, placed in now.items())
 
     def _running(self) -> bool:
         """Whether a thread of the tree runs or would, were there a free core."""

@@ -37,7 +37,7 @@ MEMORY_MB = {"cpu": 4000, "cuda": 48_000}
 CASE_SECONDS = {"cpu": 0.12, "cuda": 0.6}  # of timing a case, about
 PRECISE = 4  # how much longer ``full`` and ``seal`` time
 TARGET = 1500.0  # µs that score 1 on a GPU
-BROKEN = ("crash", "timeout", "memory", "unfinished", "forged")  # failures after which a process is not used again
+BROKEN = ("crash", "timeout", "memory", "unfinished", "forged", "meddled")  # failures after which a process is not used again
 LOADS = 32  # specs that one process runs before it is replaced
 
 
@@ -183,6 +183,8 @@ class TriMulVerifier:
                     raise SandboxError(f"trimul: the reference's process failed: {error.kind}: {error}") from error
                 if error.kind in BROKEN:
                     self._drop(candidate)
+                if error.kind == "meddled":
+                    reference.close()
                 raise
             finally:
                 if candidate is not None and not ours:
