@@ -113,35 +113,3 @@ def test_programs_hold_only_the_kernels_they_use():
                     name = line[4:].split("(")[0]
                     assert (f"def {name}(" in source) == (source.count(name) > 0)
                     assert source.count(name) != 1  # defined and used, or neither
-
-
-def test_launches_go_past_the_jit_only_with_a_key_of_aligned_pointers(monkeypatch):
-    """A kernel's first launch of a key compiles; later ones run what was compiled, on the current stream."""
-    torch = pytest.importorskip("torch")
-    source = compile_spec({**FALLBACK_CUDA, "launch": "direct"})
-    names = {}
-    exec(source, names)
-    log = []
-
-    class Plan:
-        function, packed_metadata = "function", "metadata"
-
-        def run(self, *args):
-            log.append(("run", *args))
-
-    class Kernel:
-        def __getitem__(self, grid):
-            return lambda *args, **options: log.append(("jit", grid, *args, options)) or Plan()
-
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 70 + device, raising=False)
-    kernel, key = Kernel(), (1, 2, 3)
-    names["launch"](kernel, (4, 5, 6), key, "a", "b", num_warps=4)
-    names["launch"](kernel, (4, 5, 6), key, "c", "d", num_warps=4)
-    names["launch"](kernel, (4, 5, 6), None, "e", num_warps=4)
-    names["launch"](Kernel(), (4, 5, 6), key, "f", num_warps=4)
-    assert log == [
-        ("jit", (4, 5, 6), "a", "b", {"num_warps": 4}),
-        ("run", 4, 5, 6, 73, "function", "metadata", None, None, None, "c", "d"),
-        ("jit", (4, 5, 6), "e", {"num_warps": 4}),
-        ("jit", (4, 5, 6), "f", {"num_warps": 4}),
-    ]

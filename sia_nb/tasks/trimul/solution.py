@@ -34,8 +34,15 @@ SPACE = Space(
         Field("in_place", (False, True), "gates and mask overwrite the projections"),
         Field("rows", (0, 4, 8, 16, 32, 64), "rows i at a time through projections and output, to stay in cache; 0: all", True),
         Field("out_norm", ("layer_norm", "stepwise"), "norm of o: one operation with channels last, or mean and variance"),
-        Field("format", ("float32", "bfloat16", "float16"), "number format of projections and output product"),
+        Field(
+            "format",
+            ("float32", "bfloat16", "float16"),
+            "number format of the projections; bfloat16 uses up most of the tolerance",
+        ),
         Field("product_format", ("float32", "float16"), "number format of left, right and o"),
+        Field(
+            "output_format", ("float32", "float16"), "number format of the output's product; bfloat16 would miss the tolerance"
+        ),
     ]
 )
 
@@ -50,6 +57,7 @@ FALLBACK = {
     "out_norm": "layer_norm",
     "format": "float32",
     "product_format": "float32",
+    "output_format": "float32",
 }
 
 SPACE_CUDA = Space(
