@@ -31,7 +31,7 @@ def compile_spec(spec: dict[str, Any]) -> str:
     layout = "rows" if "project" in own and spec["layout"] != "maps" else "maps"
     source = [parts.HEAD.format(title=_title(spec))]
     if own:
-        tiles = "project" in own and spec["layout"] == "tiles"
+        tiles = "project" in own and "tiles" in (spec["layout"], spec["loads"])
         imports = "from triton.tools.tensor_descriptor import TensorDescriptor\n" if tiles else ""
         source.append(parts.TRITON_HEAD.format(imports=imports, **fields))
     source.append("EPS = 1e-5\n" + ("torch._dynamo.config.recompile_limit = 64\n" if spec["compiled"] else ""))
@@ -61,6 +61,9 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
         "back": ".float()" if low else "",
         "chunk": MAX_CHUNK,
         "right": RIGHT[spec["operand"]],
+        "loads": spec["loads"] == "tiles",
+        "joined_tiles": "tile_loads(joined, 2 * pairs, chunk)" if spec["loads"] == "tiles" else None,
+        "normed_tiles": "tile_loads(normed.flatten(0, 2), rows, chunk)" if spec["loads"] == "tiles" else None,
         "note": parts.NOTE if spec["launch"] == "direct" else "",
         "rows": rows,
         "columns": columns,
@@ -101,6 +104,7 @@ def _project(spec: dict[str, Any], fields: dict[str, Any], layout: str) -> str:
     tiles = spec["layout"] == "tiles"
     shapes = {kind: tuple(spec[f"{kind}_{name}"] for name in ("rows", "pairs", "warps", "stages")) for kind in ("narrow", "wide")}
     head = parts.SIDES[layout] + parts.USED_ROWS + (parts.TILE_STORES if tiles else "")
+    head += parts.TILE_LOADS if spec["loads"] == "tiles" else ""
     return head + parts.PROJECT.format(tiles=parts.TILES_ON if tiles else parts.TILES_OFF, norm=body, **shapes)
 
 

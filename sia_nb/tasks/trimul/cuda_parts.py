@@ -193,15 +193,22 @@ def project(x, mask, w, joined):
 {tiles}{norm}    return views(sides, gate)
 '''
 
+TILE_LOADS = '''
+def tile_loads(matrix, rows, columns):
+    """The descriptor by which whole tiles of a matrix are loaded."""
+    return TensorDescriptor(matrix, list(matrix.shape), [matrix.shape[1], 1], [rows, columns])
+'''
+
 TILES_ON = """    tiles = n % 8 == 0 and h % pairs == 0
     side_tiles, gate_tiles = tile_stores(sides, gate, rows, pairs) if tiles else (None, None)
 """
 TILES_OFF = "    tiles, side_tiles, gate_tiles = False, None, None\n"
 
-FUSED = """    launch(
-        project_kernel, (-(-n // rows), n, b), x, mask, w["norm.weight"], w["norm.bias"], joined, sides, gate,
-        side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, min(channels, {chunk}),
-        rows, pairs, stages, tiles, {right}, num_warps=warps,
+FUSED = """    chunk = min(channels, {chunk})
+    launch(
+        project_kernel, (-(-n // rows), n, b), x, mask, w["norm.weight"], w["norm.bias"], joined, {joined_tiles}, sides, gate,
+        side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, chunk,
+        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps,
     )  # fmt: skip
 """
 
@@ -212,10 +219,11 @@ NORMED = """    normed = memory("normed", b, n, n, channels, like=x)
         normalise_kernel, (-(-total // block), 1, 1), x, w["norm.weight"], w["norm.bias"], normed, total, c, EPS,
         channels, power, block, num_warps=4,
     )  # fmt: skip
+    chunk = min(channels, 64)
     launch(
-        project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), normed, mask, joined, sides,
-        gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels, min(channels, 64),
-        rows, pairs, stages, tiles, {right}, num_warps=warps,
+        project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), normed, {normed_tiles}, mask,
+        joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels,
+        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps,
     )  # fmt: skip
 """
 

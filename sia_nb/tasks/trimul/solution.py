@@ -73,6 +73,7 @@ SPACE_CUDA = Space(
         Field(
             "layout", ("maps", "rows", "tiles"), "left, right as [B, H, i, k], as [i, B, H, k], or that by hardware tile stores"
         ),
+        Field("loads", ("pointers", "tiles"), "operands of the projections by ordinary loads, or by hardware tile loads"),
         Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh"),
         Field("narrow_rows", (32, 64, 128), "rows of x in one tile where C <= 128", True),
         Field("narrow_pairs", (16, 32, 64, 128), "pairs of projection and gate in one tile", True),
@@ -101,6 +102,7 @@ FALLBACK_CUDA = {
     "norm": "separate",
     "operand": "left",
     "layout": "maps",
+    "loads": "pointers",
     "sigmoid": "exp",
     "narrow_rows": 64,
     "narrow_pairs": 32,
