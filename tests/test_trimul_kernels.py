@@ -17,11 +17,11 @@ FUSED = {**OWN, "norm": "fused"}
 # Every kernel in every form that is a different text or another branch of it.
 VARIANTS = {
     "norm apart": OWN,
-    "norm apart, x to the right, tiles": {**OWN, "operand": "right", "layout": "tiles", "launch": "direct"},
+    "norm apart, x to the right, tiles": {**OWN, "operand": "right", "layout": "tiles", "loads": "tiles", "launch": "direct"},
     "fused, maps": {**FUSED, "sigmoid": "tanh"},
     "fused, rows, direct": {**FUSED, "layout": "rows", "launch": "direct"},
     "fused, tiles, x to the right": {**FUSED, "layout": "tiles", "operand": "right", "narrow_pairs": 16, "wide_pairs": 16},
-    "fused, tiles, direct": {**FUSED, "layout": "tiles", "narrow_pairs": 16, "launch": "direct"},
+    "fused, tiles, direct": {**FUSED, "layout": "tiles", "loads": "tiles", "narrow_pairs": 16, "launch": "direct"},
     "fused where narrow": {**FUSED, "norm": "wide", "layout": "rows", "operand": "wide", "output_columns": 128},
     "own product, maps": {**FALLBACK_CUDA, "format": "float16", "project": "joined", "product": "triton"},
     "own product, rows, TF32": {**FUSED, "format": "tf32", "product": "triton", "layout": "rows", "product_tile": "64x64"},
@@ -50,9 +50,9 @@ def test_every_kernel_is_right_by_tritons_interpreter():
 
 
 def test_every_kernel_compiles_for_hopper():
-    benchmark = {**FUSED, "layout": "tiles", "operand": "right", "sigmoid": "tanh"}
-    cases = [[VARIANTS["fused, rows, direct"], 384], [benchmark, 128], [{**benchmark, "operand": "left"}, 128]]
-    cases += [[VARIANTS["norm apart"], 384], [{**OWN, "operand": "right", "product": "triton", "layout": "tiles"}, 128]]
+    tiled = {**FUSED, "layout": "tiles", "loads": "tiles", "operand": "right", "sigmoid": "tanh"}
+    cases = [[VARIANTS["fused, rows, direct"], 384], [tiled, 128], [{**tiled, "operand": "left", "loads": "pointers"}, 128]]
+    cases += [[VARIANTS["norm apart"], 384], [{**tiled, "norm": "separate", "product": "triton"}, 128]]
     for (spec, _), shared in zip(cases, call("compile", cases), strict=True):
         expected = {"prepare_kernel", "output_kernel"}
         expected |= {"project_kernel"} if spec["norm"] == "fused" else {"normalise_kernel", "project_normed_kernel"}
@@ -113,35 +113,3 @@ def test_programs_hold_only_the_kernels_they_use():
                     name = line[4:].split("(")[0]
                     assert (f"def {name}(" in source) == (source.count(name) > 0)
                     assert source.count(name) != 1  # defined and used, or neither
-
-
-def test_launches_go_past_the_jit_only_with_a_key_of_aligned_pointers(monkeypatch):
-    """A kernel's first launch of a key compiles; later ones run what was compiled, on the current stream."""
-    torch = pytest.importorskip("torch")
-    source = compile_spec({**FALLBACK_CUDA, "launch": "direct"})
-    names = {}
-    exec(source, names)
-    log = []
-
-    class Plan:
-        function, packed_metadata = "function", "metadata"
-
-        def run(self, *args):
-            log.append(("run", *args))
-
-    class Kernel:
-        def __getitem__(self, grid):
-            return lambda *args, **options: log.append(("jit", grid, *args, options)) or Plan()
-
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 70 + device, raising=False)
-    kernel, key = Kernel(), (1, 2, 3)
-    names["launch"](kernel, (4, 5, 6), key, "a", "b", num_warps=4)
-    names["launch"](kernel, (4, 5, 6), key, "c", "d", num_warps=4)
-    names["launch"](kernel, (4, 5, 6), None, "e", num_warps=4)
-    names["launch"](Kernel(), (4, 5, 6), key, "f", num_warps=4)
-    assert log == [
-        ("jit", (4, 5, 6), "a", "b", {"num_warps": 4}),
-        ("run", 4, 5, 6, 73, "function", "metadata", None, None, None, "c", "d"),
-        ("jit", (4, 5, 6), "e", {"num_warps": 4}),
-        ("jit", (4, 5, 6), "f", {"num_warps": 4}),
-    ]

@@ -39,7 +39,7 @@ def inputs(n, b=1, c=128, h=128, *, seed=0, cauchy=False, masked=False):
     for name, size in (("norm", c), ("to_out_norm", h)):
         weights[f"{name}.weight"] = torch.randn(size, generator=g)
         weights[f"{name}.bias"] = torch.randn(size, generator=g)
-    weights["to_out"] = torch.randn(c, h, generator=g) / c**0.5
+    weights["to_out"] = torch.randn(c, h, generator=g) / h**0.5
     return x, mask, weights
 
 

@@ -29,7 +29,9 @@ def compile_spec(spec: dict[str, Any]) -> str:
     out = _Lines()
     tricks = [f"projections {spec['projections']}", f"channels {spec['layout']}", f"product by {spec['product']}"]
     tricks += [f"{spec['rows']} rows at a time"] if spec["rows"] else []
-    tricks += [f"{spec['format']}, product in {spec['product_format']}"] + ["gates compiled"] * (spec["gate"] == "compiled")
+    tricks += [f"{spec['format']}, product in {spec['product_format']}, output in {spec['output_format']}"] + [
+        "gates compiled"
+    ] * (spec["gate"] == "compiled")
     out(f'"""The triangular multiplicative update on a CPU: {"; ".join(tricks)}."""', "")
     out("import torch", "import torch.nn.functional as F", "", f"EPS = {1e-5}", "", "")
     _prepare(out, spec)
@@ -51,8 +53,10 @@ def _prepare(out: _Lines, spec: dict[str, Any]) -> None:
         out('w["left"] = torch.cat([w["left_proj"], w["left_gate"]])')
         out('w["right"] = torch.cat([w["right_proj"], w["right_gate"]])')
     if spec["format"] != "float32":
-        out(f"for name in {(*_products(spec), 'to_out')}:".replace("'", '"'))
+        out(f"for name in {_products(spec)}:".replace("'", '"'))
         out(f"    w[name] = w[name].to(torch.{spec['format']})")
+    if spec["output_format"] != "float32":
+        out(f'w["to_out"] = w["to_out"].to(torch.{spec["output_format"]})')
     out("return w", "", "")
     out.indent -= 1
 
@@ -164,7 +168,7 @@ def _output(out: _Lines, spec: dict[str, Any]) -> None:
     """LayerNorm of o, gate, output product."""
     shape = "[B, I, J, H]" if spec["layout"] == "last" else "[B, H, I, J]"
     gate_last = spec["layout"] != "first"
-    low = spec["format"] != "float32"
+    low = spec["output_format"] != "float32"
     out("def output(o, gate, w):")
     out.indent += 1
     out(f'"""y [B, I, J, C] float32 of the rows o {shape}."""')
@@ -188,7 +192,7 @@ def _output(out: _Lines, spec: dict[str, Any]) -> None:
             out(f"o = (o - mean) * torch.rsqrt(variance + EPS) * {scale}{across} + {shift}{across}")
     out("o = o.mul_(gate)" if spec["in_place"] else "o = o * gate")
     if low:
-        out(f"o = o.to(torch.{spec['format']})")
+        out(f"o = o.to(torch.{spec['output_format']})")
     back = ".float()" if low else ""
     if stepwise_first:
         out(f'y = torch.matmul(o.flatten(2).mT, w["to_out"].mT){back}', "return y.unflatten(1, o.shape[2:])")

@@ -34,8 +34,15 @@ SPACE = Space(
         Field("in_place", (False, True), "gates and mask overwrite the projections"),
         Field("rows", (0, 4, 8, 16, 32, 64), "rows i at a time through projections and output, to stay in cache; 0: all", True),
         Field("out_norm", ("layer_norm", "stepwise"), "norm of o: one operation with channels last, or mean and variance"),
-        Field("format", ("float32", "bfloat16", "float16"), "number format of projections and output product"),
+        Field(
+            "format",
+            ("float32", "bfloat16", "float16"),
+            "number format of the projections; bfloat16 uses up most of the tolerance",
+        ),
         Field("product_format", ("float32", "float16"), "number format of left, right and o"),
+        Field(
+            "output_format", ("float32", "float16"), "number format of the output's product; bfloat16 would miss the tolerance"
+        ),
     ]
 )
 
@@ -50,6 +57,7 @@ FALLBACK = {
     "out_norm": "layer_norm",
     "format": "float32",
     "product_format": "float32",
+    "output_format": "float32",
 }
 
 SPACE_CUDA = Space(
@@ -65,6 +73,7 @@ SPACE_CUDA = Space(
         Field(
             "layout", ("maps", "rows", "tiles"), "left, right as [B, H, i, k], as [i, B, H, k], or that by hardware tile stores"
         ),
+        Field("loads", ("pointers", "tiles"), "operands of the projections by ordinary loads, or by hardware tile loads"),
         Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh"),
         Field("narrow_rows", (32, 64, 128), "rows of x in one tile where C <= 128", True),
         Field("narrow_pairs", (16, 32, 64, 128), "pairs of projection and gate in one tile", True),
@@ -93,6 +102,7 @@ FALLBACK_CUDA = {
     "norm": "separate",
     "operand": "left",
     "layout": "maps",
+    "loads": "pointers",
     "sigmoid": "exp",
     "narrow_rows": 64,
     "narrow_pairs": 32,

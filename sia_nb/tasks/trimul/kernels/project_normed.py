@@ -10,11 +10,11 @@ PRECISION = tl.constexpr("tf32")
 
 @triton.jit(do_not_specialize=["B"])
 def project_normed_kernel(
-    normed, mask, joined, sides, gate, sides_tiles, gate_tiles,
+    normed, normed_tiles, mask, joined, joined_tiles, sides, gate, sides_tiles, gate_tiles,
     N, B, row_stride, batch_stride, side_stride, channel_stride, gate_row_stride, gate_batch_stride,
     H: tl.constexpr, JOINED: tl.constexpr, CHANNELS: tl.constexpr,
     CHUNK: tl.constexpr, ROWS: tl.constexpr, PAIRS: tl.constexpr, STAGES: tl.constexpr, TILES: tl.constexpr,
-    RIGHT: tl.constexpr,
+    RIGHT: tl.constexpr, LOADS: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS positions k of one (b, i), 2 PAIRS rows of joined; normed [B, N, N, CHANNELS]."""
     STEPS: tl.constexpr = JOINED // (2 * PAIRS)
@@ -27,8 +27,12 @@ def project_normed_kernel(
     column = first + tl.arange(0, 2 * PAIRS)
     total = tl.zeros([2 * PAIRS, ROWS] if RIGHT else [ROWS, 2 * PAIRS], tl.float32)
     for n in tl.range(0, CHANNELS, CHUNK, num_stages=STAGES):
-        rows = tl.load(normed + (row + k)[:, None] * CHANNELS + (n + c)[None, :], mask=(k < N)[:, None], other=0.0)
-        weight = tl.load(joined + column[:, None] * CHANNELS + (n + c)[None, :])
+        if LOADS:  # rows beyond N are another i's, and are not stored
+            rows = normed_tiles.load([(b * N + i) * N + k0, n])
+            weight = joined_tiles.load([first, n])
+        else:
+            rows = tl.load(normed + (row + k)[:, None] * CHANNELS + (n + c)[None, :], mask=(k < N)[:, None], other=0.0)
+            weight = tl.load(joined + column[:, None] * CHANNELS + (n + c)[None, :])
         if RIGHT:
             total = tl.dot(weight, tl.trans(rows), total, input_precision=PRECISION)
         else:
