@@ -4,8 +4,10 @@ PROFILE ?= cpu
 SEEDS   ?= 1
 ARMS    ?= $(if $(filter paper,$(PROFILE)),H,W+H)
 TASK    ?= lawbench
+JOBS    ?= 2
 VENV    := .venv
 PY      := $(VENV)/bin/python
+TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench lock clean
@@ -13,7 +15,7 @@ PY      := $(VENV)/bin/python
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 	@echo
-	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n ARMS=all|H|W|W+H TASK=lawbench PYTHON=python3.11"
+	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n ARMS=all|H|W|W+H TASK=lawbench JOBS=2 PYTHON=python3.11"
 
 setup: $(VENV)/.ready  ## make the environment .venv from requirements.lock
 
@@ -33,10 +35,10 @@ model: setup  ## fetch and convert the embedded model
 	@$(PY) -m sia_nb model
 
 test: data model  ## run the fast tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(TOGETHER)
 
 test-slow: data model  ## run the long tests too
-	$(PY) -m pytest -m "slow or not slow"
+	$(PY) -m pytest $(TOGETHER) -m "slow or not slow"
 
 lint: setup  ## style of code and notebooks, and that no notebook holds outputs
 	$(VENV)/bin/ruff check .
@@ -46,7 +48,7 @@ lint: setup  ## style of code and notebooks, and that no notebook holds outputs
 lab: setup  ## open JupyterLab on the notebooks
 	$(VENV)/bin/jupyter lab notebooks
 
-reproduce-fig1: data model  ## run the arms and draw Figure 1 (PROFILE, SEEDS, ARMS)
+reproduce-fig1: data model  ## run the arms and draw Figure 1 (TASK, PROFILE, SEEDS, ARMS)
 	@$(PY) -m sia_nb run --task $(TASK) --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS)
 	@$(PY) -m sia_nb figures --profile $(PROFILE)
 

@@ -1,12 +1,13 @@
 """One GRPO step of the embedded model, ours beside TRL's GRPOTrainer: same prompt, group size, lengths, LoRA, optimiser.
 
-    python benchmarks/grpo_step.py [--rows 32] [--threads 1] [--peer-python PYTHON] [--peers float32 bfloat16]
+    python benchmarks/grpo_step.py [--rows 32] [--threads 1] [--peer-python PYTHON] [--peers float32 bfloat16 unsloth]
 
 A step is forward, backward and optimiser; sampling the group is timed apart. Each runs in a process of its own, on the
 GPU where there is one, and reports its peak memory. Ours samples grammar-masked specs in the number format that it
 measures to be the faster; TRL samples freely, made to write as many tokens a row as ours have on average, in the formats
 named. TRL goes without gradient checkpointing, in micro-batches of 4 rows on a CPU and of 32 on a GPU, its quickest way
-that fits the memory.
+that fits the memory. The peer ``unsloth`` (GPU only, the extra gpu) is unsloth's model, LoRA and patched GRPOTrainer in
+bfloat16, also without gradient checkpointing.
 ``--peer-python`` names an interpreter that has trl, where this one has not.
 """
 
@@ -70,12 +71,15 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
         "prompt_tokens": len(group.prompt_ids),
         "length": round(sum(map(len, group.rows)) / len(group.rows)),
         "dtype": str(policy.model.dtype).removeprefix("torch."),
+        "loader": "unsloth" if hasattr(policy.model.get_decoder(), "_unsloth_fast_path") else "transformers",
         **_result(sampling, stepping),
     }
 
 
 def trl(job: dict[str, Any]) -> dict[str, Any]:
-    """Times of TRL's step."""
+    """Times of TRL's step, or of unsloth's own, which is TRL's trainer as unsloth rewrites it."""
+    if job["dtype"] == "unsloth":
+        from unsloth import FastLanguageModel  # before trl, which it rewrites
     try:
         from trl import GRPOConfig, GRPOTrainer
     except ImportError as error:
@@ -107,10 +111,17 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
             _wait()
             stepping.append(time.perf_counter() - begun[0] - sampling[-1])
 
-    half = job["dtype"] == "bfloat16"
+    half = job["dtype"] != "float32"
     micro = min(job["rows"], 32 if torch.cuda.is_available() else 4)
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"]))
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    lora: Any = LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM")
+    if job["dtype"] == "unsloth":
+        room = job["prompt_tokens"] + job["length"] + 8
+        how = dict(dtype=torch.bfloat16, load_in_4bit=False, use_exact_model_name=True, local_files_only=True)
+        model, tokenizer = FastLanguageModel.from_pretrained(job["model"], max_seq_length=room, max_lora_rank=LORA["r"], **how)
+        model, lora = FastLanguageModel.get_peft_model(model, **LORA, use_gradient_checkpointing=False), None
+    else:
+        model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"]))
+        tokenizer = AutoTokenizer.from_pretrained(job["model"])
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
             output_dir=folder, max_steps=STEPS, per_device_train_batch_size=micro, gradient_accumulation_steps=job["rows"] // micro,
@@ -125,7 +136,7 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
             args=config,
             train_dataset=Dataset.from_dict({"prompt": [job["prompt"]] * STEPS}),
             processing_class=tokenizer,
-            peft_config=LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM"),
+            peft_config=lora,
             callbacks=[Clock()],
         ).train()
     return _result(sampling, stepping)
@@ -169,7 +180,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="rollouts in the group, a multiple of 4")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has trl")
-    parser.add_argument("--peers", nargs="*", default=["float32", "bfloat16"], help="TRL's number formats")
+    parser.add_argument("--peers", nargs="*", default=["float32", "bfloat16"], help="TRL's number formats, and unsloth")
     given = parser.parse_args()
     sys.path[:0] = [str(HERE.parent)]
     from _common import commit, hardware, versions, write
@@ -180,8 +191,10 @@ def main() -> None:
     fetch(data_dir())
     job = {"rows": given.rows, "threads": given.threads}
     mine = _child(sys.executable, "ours", job)
-    job |= {"prompt": mine.pop("prompt"), "length": mine["length"], "model": str(data_dir() / "models" / FOLDER)}
-    peers = {f"TRL {dtype}": _child(given.peer_python, "trl", {**job, "dtype": dtype}) for dtype in given.peers}
+    job |= {"prompt": mine.pop("prompt"), "length": mine["length"], "prompt_tokens": mine["prompt_tokens"]}
+    job["model"] = str(data_dir() / "models" / FOLDER)
+    named = {peer: "unsloth" if peer == "unsloth" else f"TRL {peer}" for peer in given.peers}
+    peers = {name: _child(given.peer_python, "trl", {**job, "dtype": peer}) for peer, name in named.items()}
     for name, row in {"ours": mine, **peers}.items():
         print(f"{name:14} step {row['step']:7.2f} s  sampling {row['sampling']:7.2f} s  peak {row['peak_memory_gb']} GB")
     fastest = min((p["step"] for p in peers.values()), default=float("nan"))
@@ -196,14 +209,17 @@ def main() -> None:
         ours_detail=mine,
         peers_detail=peers,
         hardware=f"{hardware() if mine['device'] == 'CPU' else mine['device']}, {given.threads} threads",
-        versions={**versions("torch", "transformers", "peft"), "trl": _version(given.peer_python)},
+        versions={
+            **versions("torch", "transformers", "peft"),
+            **{p: _version(given.peer_python, p) for p in ("trl", *(["unsloth"] if "unsloth" in given.peers else []))},
+        },
         commit=commit(),
-        command=f"python benchmarks/grpo_step.py --rows {given.rows} --threads {given.threads}",
+        command=f"python benchmarks/grpo_step.py --rows {given.rows} --threads {given.threads} --peers {' '.join(given.peers)}",
     )
 
 
-def _version(python: str) -> str:
-    code = "from importlib.metadata import version; print(version('trl'))"
+def _version(python: str, package: str) -> str:
+    code = f"from importlib.metadata import version; print(version('{package}'))"
     return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip() or "none"
 
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .config import ARMS
 from .errors import ConfigError, SiaError, nearest
+from .loop import draw
 from .notebooks import Interrupted
 from .store import Run
 
@@ -48,7 +49,9 @@ def default_jobs(runs: int) -> int:
 
 
 def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[[str], None] = print) -> None:
-    """Finish all ``runs``, ``jobs`` at a time, in their order.
+    """Finish all ``runs``, ``jobs`` at a time, in their order; then draw the figures of all, once.
+
+    Without ``figures`` nothing is drawn and the sealed tests stay closed.
 
     Raises:
         SiaError: one or more failed; their messages, after the others have ended.
@@ -61,7 +64,7 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
         if stopping.is_set():
             return ""
         name = f"{run.config.arm:4} s{run.config.seed}"
-        argv = [sys.executable, "-m", "sia_nb", "resume", str(run.path), *([] if figures else ["--no-figures"])]
+        argv = [sys.executable, "-m", "sia_nb", "resume", str(run.path), "--report-only" if figures else "--no-figures"]
         child = subprocess.Popen(
             argv,
             stdout=subprocess.PIPE,
@@ -100,5 +103,8 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
     finally:
         signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
+    done = [run for run in runs if (run.path / "report.json").exists()]
+    if figures and done:
+        draw(done[-1])
     if failures:
         raise SiaError("\n".join(failures))

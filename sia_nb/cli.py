@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 
 from .errors import ConfigError, SiaError, nearest
@@ -18,7 +19,7 @@ examples
   python -m sia_nb resume                        go on with the newest unfinished run
   python -m sia_nb show RUN                      what happened, step by step
   python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
-  python -m sia_nb figures                       redraw Figures 1 and 4 and Table 3
+  python -m sia_nb figures                       redraw every figure and table of the tasks that have runs
 """
 
 
@@ -83,11 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     p = command("resume", _resume, "Go on with a run from where it stopped.")
     p.add_argument("run", nargs="?", default="", help="a run folder or its name; default: the newest unfinished one")
     p.add_argument("--no-figures", action="store_true", help="stop after the last step; the sealed test stays closed")
+    p.add_argument("--report-only", action="store_true", help="open the sealed test after the last step, but draw nothing")
     p = command("show", _show, "Print a run step by step, or list the runs.")
     p.add_argument("run", nargs="?", default="", help="a run folder or its name; empty lists the runs")
     p.add_argument("--step", type=int, default=0, help="print this step's decision, report and trajectory")
     p.add_argument("--diff", action="store_true", help="with --step: how the scaffold differs from its parent's")
-    p = command("figures", _figures, "Draw Figures 1 and 4 and Table 3 from the finished runs and the reference runs.")
+    p = command("figures", _figures, "Draw the figures and tables from the finished runs and the reference runs.")
+    p.add_argument("--task", default="", help="only this task (default: all that have runs)")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
     p = command(
@@ -114,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     p = command("data", _data, "Fetch, check and prepare a task's data.")
     p.add_argument("--task", default="lawbench")
     p.add_argument("--seed", type=int, default=0, help="the seed of the train/dev split")
+    p.add_argument("--instance", default="", help="also prepare this instance, of those that have to be downloaded")
+    p.add_argument("--file", default="", metavar="PATH", help="its file, where one is at hand, instead of a download")
     command("model", _model, "Fetch and convert the embedded model.")
     command("doctor", _doctor, "Say what this machine can do, and what to do about what is missing.")
     return parser
@@ -183,8 +188,10 @@ def _resume(args: argparse.Namespace, _: list[str]) -> None:
     from .loop import run_loop
     from .store import find_run
 
+    if args.no_figures and args.report_only:
+        raise ConfigError("--no-figures keeps the sealed test closed and --report-only opens it; leave one of them out")
     run = find_run(args.run) if args.run else _newest_unfinished()
-    run_loop(run, figures=not args.no_figures)
+    run_loop(run, figures=not args.no_figures, report_only=args.report_only)
     _summary(run)
 
 
@@ -211,6 +218,7 @@ def _summary(run) -> None:
         value = r["test"][report["metric"]]
         print(
             f"{run.path.name}  {arm:9} dev {r['dev']:.4f}  sealed test {report['metric']} {value:.4f}  ({r['verifier_calls']:.0f} verifier calls)"
+            + (f"  fails there: {r['reason']}" if "reason" in r else "")
         )
 
 
@@ -221,15 +229,9 @@ def _show(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _figures(args: argparse.Namespace, _: list[str]) -> None:
-    from .view import figures, tables
+    from .view.everything import draw
 
-    out = Path(args.out) if args.out else None
-    files = {**figures.figure_1(["lawbench"], profile=args.profile, out=out)}
-    print(f"Figure 1: {files['svg']} (and pdf, png, csv)")
-    print(f"Figure 2(b): {figures.figure_2b(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
-    print(f"Figure 4: {figures.figure_4(profile=args.profile, out=out)['svg']} (and pdf, png, csv)")
-    markdown, _paths = tables.table_3(["lawbench"], profile=args.profile, out=out)
-    print(f"Table 3:\n{markdown}")
+    draw([args.task] if args.task else None, profile=args.profile, out=Path(args.out) if args.out else None)
 
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:
@@ -261,7 +263,13 @@ def _data(args: argparse.Namespace, _: list[str]) -> None:
     from .store import data_dir
     from .tasks import get_task
 
-    report = get_task(args.task).fetch(data_dir(), seed=args.seed)
+    fetch = get_task(args.task).fetch
+    named = {n: v for n, v in (("instance", args.instance), ("file", args.file and Path(args.file))) if v}
+    if named and not set(named) <= set(signature(fetch).parameters):
+        raise ConfigError(
+            f"data: task '{args.task}' downloads no instance apart, so --{next(iter(named))} has no meaning for it."
+        )
+    report = fetch(data_dir(), seed=args.seed, **named)
     for name, digest in report["files"].items():
         print(f"{digest[:16]}  {name}")
 

@@ -25,7 +25,12 @@ class RunConfig(BaseModel):
     steps: int = Field(8, ge=1, le=500, description="step budget: how many scaffolds are executed, A_1 included")
     verifier_calls: int = Field(28, ge=1, le=100_000, description="verifier calls a step")
     tokens: int = Field(20_000, ge=1, le=100_000_000, description="sampled tokens a step")
-    seconds: float = Field(900.0, gt=0, le=7 * 86400, description="wall-clock cap of a step's execution, in seconds")
+    seconds: float = Field(
+        900.0,
+        gt=0,
+        le=7 * 86400,
+        description="wall-clock cap of a step's execution, in seconds; training may take weight_share of as much before it",
+    )
     dollars: float = Field(20.0, ge=0, le=100_000, description="cap on the agents' cost of the whole run, in US dollars")
     agent: Literal["playbook", "claude", "openai_compatible", "replay"] = Field(
         "playbook", description="Meta- and Feedback-Agent"
@@ -38,7 +43,7 @@ class RunConfig(BaseModel):
     policy_url: str = Field("", description="base URL of an OpenAI-compatible server that serves the policy; empty for local")
     policy_key: str = Field("POLICY_API_KEY", description="environment variable that holds the policy server's key")
     weight_share: float = Field(
-        0.75, gt=0, le=1, description="share of a weight step's verifier calls and tokens that training may spend"
+        0.75, gt=0, le=1, description="share of a weight step's verifier calls, tokens and seconds that training may spend"
     )
     algorithm: str = Field("", description="fixes the weight updates' algorithm; empty: the Feedback-Agent chooses")
     group_size: int = Field(0, ge=0, le=4096, description="fixes the rollouts of a group; 0: the Feedback-Agent chooses")
@@ -47,6 +52,12 @@ class RunConfig(BaseModel):
         "auto", description="number format of the local policy; auto: the faster here, measured once and kept in run.json"
     )
     threads: int = Field(1, ge=1, le=512, description="threads of the local policy; part of what makes a run repeat bit for bit")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="GPUs that a weight update is spread over; where there is no GPU, processes of so many threads",
+    )
     unsafe_no_sandbox: bool = Field(False, description="run model-written code without a sandbox; do not")
 
 

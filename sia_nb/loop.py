@@ -7,6 +7,7 @@
          04_grpo_training              where F chose weights: trains θ_{g+1} by the algorithm that F chose
     3  05_ablation_figures             opens the sealed test for this run, draws its figures
 
+Of several runs at once (``arms``) each opens its own sealed test, and the figures are drawn once, after the last.
 The loop itself decides nothing: what is done is read from the completion marks of the run folder.
 """
 
@@ -139,14 +140,22 @@ class Bar:
             (self.run.path / ".progress.json").unlink()
 
 
-def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = True) -> Run:
+def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = True, report_only: bool = False) -> Run:
     """Run, or go on with, everything that ``run``'s config asks for. Safe to call again.
+
+    After the last step the sealed test is opened and the figures are drawn; with ``report_only`` nothing is drawn, without
+    ``figures`` the test stays closed as well.
 
     Raises:
         StoreError: another process holds the folder, the disk is full, a finished file was altered.
+        ConfigError: fewer devices than asked for.
         Interrupted: SIGINT or SIGTERM. NotebookError, AgentError, …: what a phase raised.
     """
     config, clock, plan = run.config, Clock.load(), Clock.load()  # the bar's shares stay as planned while clock learns
+    if config.devices > 1:
+        from .training.devices import check
+
+        check(config.devices, config.threads)  # before anything is spent
     with run.lock(), _terminable():
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
         share = len(pending) / config.steps
@@ -159,13 +168,30 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         try:
             _steps(run, clock, plan, bar)
             drawn = run.path / "notebooks" / "05_ablation_figures.ipynb"
-            if figures and not (drawn.exists() and (run.path / "report.json").exists()):
+            opened = (run.path / "report.json").exists()
+            if report_only and not opened:
+                from .phases import report
+
+                report(run)
+                bar.advance(plan.speed["report"], "the sealed test was opened")
+            elif figures and not report_only and not (drawn.exists() and opened):
                 _notebook(run, "05_ablation_figures", run.path / "notebooks", bar, plan.speed["report"], run_dir=str(run.path))
         finally:
             bar.close()
             with contextlib.suppress(Exception):
                 clock.save()
     return run
+
+
+def draw(run: Run) -> None:
+    """Draw the figures of a finished run and of those that it may be pooled with, by 05_ablation_figures.
+
+    Raises:
+        StoreError: another process holds the folder. NotebookError, StoreError: what the notebook raised.
+    """
+    name = "05_ablation_figures"
+    with run.lock(), _terminable():
+        notebooks.execute(name, {"run_dir": str(run.path)}, run.path / "notebooks" / f"{name}.ipynb", timeout=1800.0)
 
 
 def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:

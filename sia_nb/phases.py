@@ -20,7 +20,7 @@ from typing import Any
 from .agents import rewards
 from .agents.base import Decision, View
 from .config import make_config
-from .errors import StoreError
+from .errors import InvalidSolution, StoreError
 from .scaffold.contract import Budget
 from .steps import (
     archive,
@@ -140,7 +140,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     prepare_data(run)
     weights = worn(run, step)
     policy = open_policy(run, weights)
-    with open_verifier(run, task) as verifier, sampling(policy, weights):
+    with open_verifier(run, task) as verifier, sampling(policy):
         execution = execute(
             source,
             task=task,
@@ -299,7 +299,8 @@ def report(run: Run) -> dict[str, Any]:
     """Open the sealed test, once a run: the baseline (A_1's answer) and the best by dev. Written to report.json.
 
     The best is chosen on dev alone: of all solutions that the run's steps found, the PROMOTED best by the loop's
-    verdict are scored in full on dev, and the best of those opens the test.
+    verdict are scored in full on dev, and the best of those opens the test. What a verifier tells of known methods on the
+    same data goes to peers.json.
     """
     path = run.path / "report.json"
     if path.exists():
@@ -329,6 +330,9 @@ def report(run: Run) -> dict[str, Any]:
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):
             run.progress("report: the sealed test", len(candidates) + n, len(candidates) + 2)
             sealed[arm] = _open_seal(task, verifier, solution, full)
+        if hasattr(verifier, "peers"):
+            run.progress("report: known methods on the same data", len(candidates) + 2, len(candidates) + 2)
+            write_json(run.path / "peers.json", verifier.peers())
     spent = [run.metrics(g)["used"] for g in steps]
     sealed["baseline"] |= {k: spent[0][k] for k in ("verifier_calls", "tokens")}
     sealed[run.config.arm] |= {k: sum(s[k] for s in spent) for k in ("verifier_calls", "tokens")}
@@ -352,12 +356,11 @@ def _stopped(run: Run, step: int) -> bool:
 def _open_seal(task: Task, verifier: Verifier, solution: Solution | None, full: dict[str, Any]) -> dict[str, Any]:
     if solution is None:
         return {"solution": None, "dev": 0.0, "test": {task.report_metric: 0.0}}
-    return {
-        "solution": solution.text,
-        "solution_id": solution.id,
-        "dev": full[solution.id].value,
-        "test": verifier.seal(solution),
-    }
+    told = {"solution": solution.text, "solution_id": solution.id, "dev": full[solution.id].value}
+    try:
+        return told | {"test": verifier.seal(solution)}
+    except InvalidSolution as error:  # it may fail on the sealed data alone; the seal is broken all the same
+        return told | {"test": {task.report_metric: 0.0}, "reason": f"{error.kind}: {error}"}
 
 
 def runs_dir() -> Path:

@@ -175,9 +175,9 @@ def open_policy(run: Run, weights: int = 0) -> Any:
 
 
 @contextlib.contextmanager
-def sampling(policy: Any, weights: int) -> Iterator[None]:
-    """Sample from the policy with its adapter fused into the weights, where it wears one."""
-    if not weights:
+def sampling(policy: Any) -> Iterator[None]:
+    """Sample from a local policy with its weights as sampling reads them fastest, its adapter included."""
+    if getattr(policy, "model", None) is None:
         yield
         return
     from .policy import adapter

@@ -12,6 +12,7 @@ left behind is overwritten by the next try.
       weights/            of a step that a weight update made: adapter/  curve.jsonl  rollouts.jsonl  hyper.json  result.json
       decision.json  improvement.md  notebooks/  *.done.json
     report.json           written once, when the sealed test is opened
+    peers.json            known methods on the same data, of a task that has some; written with the report
 """
 
 from __future__ import annotations
@@ -325,7 +326,10 @@ def publish(run: Run) -> Path:
 
 def run_name(config: RunConfig) -> str:
     """The folder name of a run with this config: readable, and one config has one name."""
-    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode()).hexdigest()[:6]
+    values = config.model_dump()
+    if values["devices"] == 1:
+        del values["devices"]  # the names of runs made before it could be chosen stay
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
     return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
 
 

@@ -71,14 +71,14 @@ def make_plan(
     if size not in SIZES:
         raise ConfigError(f"size: '{size}' is not known; known sizes: {', '.join(SIZES)}.{nearest(size, SIZES)}")
     known, chosen = get_task(task).instances, SIZES[size]
-    held_out = chosen.held_out or tuple(i.name for i in known if i.held_out)
+    held_out = chosen.held_out or tuple(i.name for i in known if i.held_out and i.offline)
     if not held_out:
         raise ConfigError(f"task: '{task}' has no held-out instances, so nothing can be carried over to any")
     return Plan(
         name=name or f"{task}-{size}",
         task=task,
         policy=policy,
-        train=chosen.train or tuple(i.name for i in known[1:] if not i.held_out),
+        train=chosen.train or tuple(i.name for i in known[1:] if i.offline and not i.held_out),
         held_out=held_out,
         seeds=tuple(range(seeds or chosen.seeds)),
         searches=searches or chosen.searches,

@@ -21,7 +21,7 @@ field two runs of one seed may differ in) and ``data``:
 | end | reason ("returned", "crashed", "killed", "no_submission", …), used (budget) | gateway |
 
 ``verdict.failure`` is one word where not valid: unparsable, unknown_field, missing_field, bad_value,
-syntax, no_entry, crash, timeout, memory, wrong_shape, refused.
+syntax, no_entry, crash, timeout, memory, wrong_shape, refused, or one of ``tasks.base.REJECTED``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     θ_{g+1} = argmax E_{y ~ π_θ(· | build_prompt)} [V(extract(y))],  by the algorithm that F chose after step g
 
 The scaffold stays as it is. Training spends a share of step g+1's verifier calls and tokens, the execution of step
-g+1 the rest, so that a step costs the same whichever lever made it. Called by ``phases``.
+g+1 the rest, so that a step costs the same whichever lever made it. Of the wall-clock cap training has the same share, but
+the execution keeps the whole: what it may do must not depend on how fast training was. Called by ``phases``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .steps import (
     trajectory,
     worn,
 )
-from .store import Run, read_json, write_json
+from .store import Run, data_dir, read_json, write_json
 from .tasks import get_task
 from .training.hyper import Hyper, make_hyper
 
@@ -151,6 +152,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_step: OnStep | None) -> dict[str, Any]:
     from .policy import adapter
+    from .training.devices import open_team
     from .training.scaffolded import ScaffoldProblem
     from .training.trainer import train
 
@@ -169,7 +171,11 @@ def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_
     policy = open_policy(run, worn(run, parent))
     if not worn(run, parent):
         adapter.attach(policy, rank=chosen.rank, seed=config.seed)
-    with open_verifier(run, task) as verifier:
+    dtype = "float32" if config.devices == 1 else str(policy.model.dtype).removeprefix("torch.")
+    with (
+        open_team(config.devices, config.policy, data_dir=data_dir(), dtype=dtype, threads=config.threads) as team,
+        open_verifier(run, task) as verifier,
+    ):
         problem = ScaffoldProblem(
             run.scaffold(parent),
             task=task,
@@ -183,7 +189,12 @@ def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_
             scored=scored_before(run, step + 1),
             calls=calls,
         )
-        train(policy, problem, chosen, folder=folder, seed=config.seed * 1000 + step, on_step=tell, tokens=tokens)
+        result = train(
+            policy, problem, chosen, folder=folder, seed=config.seed * 1000 + step, on_step=tell, tokens=tokens,
+            seconds=config.seconds * config.weight_share, team=team,
+        )  # fmt: skip
+    if result.stopped == "out_of_time":
+        run.notice(f"the weight update after step {step} was cut short, so it depends on this machine's speed: {result.note}")
     return read_json(folder / "result.json")
 
 

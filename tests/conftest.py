@@ -1,4 +1,9 @@
-"""What several test files share: the real data and the real model, fetched once."""
+"""What several test files share: the real data and the real model, fetched once; and the order of the files."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: one thread each, before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings
@@ -9,6 +14,11 @@ settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 
+def pytest_collection_modifyitems(items):
+    """The file that takes longest first, so that the others fill the time beside it."""
+    items.sort(key=lambda item: item.path.name != "test_loop.py")
+
+
 @pytest.fixture(scope="session")
 def lawbench_data():
     """The prepared data of LawBench, split seed 0; returns the data folder."""
@@ -16,6 +26,16 @@ def lawbench_data():
 
     get_task("lawbench").fetch(data_dir(), seed=0)
     return data_dir()
+
+
+@pytest.fixture(scope="session")
+def denoising_data(tmp_path_factory):
+    """The denoising task's offline data, seed 0; returns the data folder."""
+    from sia_nb.tasks import get_task
+
+    folder = tmp_path_factory.mktemp("denoising-data")
+    get_task("denoising").fetch(folder, seed=0)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -187,8 +187,26 @@ def test_weights_that_do_not_fit_the_declared_rank_are_refused(saved, tmp_path):
     def change(path):
         path.write_text(json.dumps({**json.loads(path.read_text()), "r": 5}))
 
+    folder, policy = damaged(saved, tmp_path, adapter.CONFIG, change), llama()
+    base = logits(policy, IDS)
     with pytest.raises(ModelError, match="does not fit the model's layers and rank 5"):
-        adapter.load(llama(), damaged(saved, tmp_path, adapter.CONFIG, change))
+        adapter.load(policy, folder)
+    assert torch.equal(logits(policy, IDS), base)
+
+
+def test_a_load_that_fails_leaves_the_worn_adapter_and_its_very_parameters(policy, tmp_path):
+    adapter.save(worn(policy, rank=3), tmp_path / "a")
+    path = tmp_path / "a" / adapter.CONFIG
+    path.write_text(json.dumps({**json.loads(path.read_text()), "r": 5}))
+    worn(policy, rank=4, seed=9)
+    out, before = logits(policy, IDS), adapter.parameters(policy)
+    with pytest.raises(ModelError, match="rank 5"):
+        adapter.load(policy, tmp_path / "a")
+    assert all(a is b for a, b in zip(adapter.parameters(policy), before, strict=True))
+    assert torch.equal(logits(policy, IDS), out) and adapter.rank(policy) == 4
+    adapter.save(policy, tmp_path / "b")
+    with adapter.reference(policy):
+        assert not torch.equal(logits(policy, IDS), out)
 
 
 def test_another_base_models_adapter_is_refused(saved):
@@ -217,3 +235,17 @@ def test_the_embedded_model_wears_and_drops_an_adapter():
     finally:
         adapter.detach(policy)
     assert policy.sample(ASK, 2, segments=SEGMENTS, seed=0) == before
+
+
+@pytest.mark.parametrize("wearing", [True, False])
+def test_in_bfloat16_frozen_layers_sample_the_very_same_and_are_gone_afterwards(wearing):
+    policy = llama()
+    policy.model.to(torch.bfloat16)
+    if wearing:
+        worn(policy)
+    plain = logits(policy, IDS)
+    drawn = policy.sample(ASK, 4, segments=SEGMENTS, seed=1), policy.sample(ASK, 4, max_tokens=12, seed=1)
+    with adapter.merged(policy):
+        assert torch.equal(logits(policy, IDS), plain)
+        assert (policy.sample(ASK, 4, segments=SEGMENTS, seed=1), policy.sample(ASK, 4, max_tokens=12, seed=1)) == drawn
+    assert not any("forward" in vars(m) or getattr(m, "frozen", None) for m in policy.model.modules())

@@ -1,12 +1,20 @@
 """Several runs side by side: which arms, how many at once, what fails."""
 
-import pytest
+import csv
+from contextlib import contextmanager
 
+import pytest
+from view_runs import a_run
+
+from sia_nb import phases
 from sia_nb.arms import default_jobs, parse_arms, run_all
-from sia_nb.cli import main
+from sia_nb.cli import _summary, main
 from sia_nb.config import make_config
-from sia_nb.errors import ConfigError, SiaError
-from sia_nb.store import Run
+from sia_nb.errors import ConfigError, InvalidSolution, SiaError
+from sia_nb.loop import run_loop
+from sia_nb.store import Run, read_json, write_json
+from sia_nb.tasks import get_task
+from sia_nb.tasks.base import Score
 
 
 def test_arms_are_named_with_commas_or_all():
@@ -43,3 +51,84 @@ def test_one_run_that_fails_leaves_the_others_and_is_named(tmp_path):
         run_all(runs, 2, echo=lines.append)
     assert all(name in str(error.value) for name in ("H: ", "W: ")) and "Traceback" not in str(error.value)
     assert any(line.startswith("H    s0 | ") for line in lines)
+
+
+def executed(results, arm, **more):
+    """A run whose only step is done, and its report written."""
+    run = a_run(results, 0, 0.7, arm=arm, steps=1, **more)
+    write_json(run.step(1) / "init.done.json", {"files": {}})
+    return run
+
+
+def test_the_figures_of_several_runs_are_drawn_once_after_the_last(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    runs = [executed(tmp_path, arm) for arm in ("H", "W")]
+    run_all(runs, 2, echo=lambda _: None)
+    assert [(run.path / "notebooks" / "05_ablation_figures.ipynb").exists() for run in runs] == [False, True]
+    with open(tmp_path / "figures" / "fig1.csv", newline="") as f:
+        assert {r["arm"] for r in csv.DictReader(f) if r["source"] == "ours"} == {"baseline", "H", "W"}
+    for path in (tmp_path / "figures").iterdir():
+        path.unlink()
+    run_all(runs, 2, figures=False, echo=lambda _: None)
+    assert not any((tmp_path / "figures").iterdir())
+
+
+class Known:
+    """A verifier that knows its answers, and what a known method is worth."""
+
+    def full(self, solution):
+        return Score(0.5, True, solution_id=solution.id)
+
+    def seal(self, solution):
+        return {"top1": 0.4}
+
+    def peers(self):
+        return {"dev": [], "sealed": [{"method": "a method", "top1": 0.3, "published": {}}]}
+
+
+def test_the_report_is_opened_without_drawing_and_tells_of_known_methods(tmp_path, monkeypatch):
+    @contextmanager
+    def known(run, task):
+        yield Known()
+
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(phases, "open_verifier", known)
+    monkeypatch.setattr(phases, "prepare_data", lambda run: None)
+    text = get_task("lawbench").fallback().text
+    run = executed(tmp_path, "H", solution=text)
+    (run.path / "report.json").unlink()
+    run_loop(run, figures=False, echo=lambda _: None)
+    assert not (run.path / "report.json").exists()
+    run_loop(run, report_only=True, echo=lambda _: None)
+    report = read_json(run.path / "report.json")
+    assert report["arms"]["H"]["test"] == {"top1": 0.4} and report["arms"]["H"]["solution"] == text
+    assert read_json(run.path / "peers.json") == Known().peers()
+    assert not (run.path / "notebooks").exists() and not (tmp_path / "figures").exists()
+
+
+class Failing(Known):
+    """Its answers fail on the sealed data alone."""
+
+    def seal(self, solution):
+        raise InvalidSolution("non_finite", "3 values are NaN")
+
+
+def test_an_answer_that_fails_on_the_sealed_test_alone_scores_0_and_says_why(tmp_path, monkeypatch, capsys):
+    @contextmanager
+    def failing(run, task):
+        yield Failing()
+
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    monkeypatch.setattr(phases, "open_verifier", failing)
+    monkeypatch.setattr(phases, "prepare_data", lambda run: None)
+    run = executed(tmp_path, "H", solution=get_task("lawbench").fallback().text)
+    (run.path / "report.json").unlink()
+    arm = phases.report(run)["arms"]["H"]
+    assert arm["test"] == {"top1": 0.0} and arm["reason"] == "non_finite: 3 values are NaN"
+    _summary(run)
+    assert "non_finite: 3 values are NaN" in capsys.readouterr().out
+
+
+def test_a_sealed_test_cannot_be_both_closed_and_opened(capsys):
+    assert main(["resume", "--no-figures", "--report-only"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err

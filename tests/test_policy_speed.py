@@ -10,7 +10,7 @@ from tiny_models import llama
 from sia_nb.errors import ModelError
 from sia_nb.policy import speed
 from sia_nb.policy.model import FOLDER, load
-from sia_nb.policy.prefix import asked
+from sia_nb.policy.prefix import check
 from sia_nb.policy.speed import fastest
 
 CPU = torch.device("cpu")
@@ -51,7 +51,8 @@ def test_auto_loads_the_measured_format(embedded_model, tmp_path):
 
 def test_a_model_whose_attention_does_not_ask_us_is_seen():
     policy = llama()
-    assert asked(policy.model)
+    check(policy.model)
     layer = policy.model.model.layers[1]
     layer.forward = lambda hidden_states, **_: hidden_states
-    assert not asked(policy.model)
+    with pytest.raises(ModelError, match="has layers without an attention"):
+        check(policy.model)

@@ -231,6 +231,7 @@ def test_training_through_a_scaffold(start, tmp_path):
     assert result.best["score"] == max(s["score"] for s in result.solutions) and math.isfinite(result.after["mean"])
     rows = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
     assert sum(r["cached"] is False for r in rows) == problem.used
+    assert all(r["metrics"] == ({"worth": r["score"]} if r["valid"] else {}) for r in rows)
     parents = {r["parent"]["solution"] for r in rows if r["parent"]}
     assert bool(parents) == (start != "restart")
 

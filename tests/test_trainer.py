@@ -17,7 +17,7 @@ from toy_problem import SPACE, ToyProblem, tiny_policy, worth
 from sia_nb.errors import TrainingError
 from sia_nb.policy import adapter
 from sia_nb.store import sha256
-from sia_nb.training import checkpoint, forward, learner, objectives
+from sia_nb.training import checkpoint, forward, learner, objectives, trainer
 from sia_nb.training.hyper import ALGORITHMS, make_hyper
 from sia_nb.training.problem import Start
 from sia_nb.training.trainer import train
@@ -127,6 +127,22 @@ def test_advantages_on_file_are_the_algorithms(tmp_path):
     rewards = torch.tensor([r["reward"] for r in rows])
     expected = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
     assert [r["advantage"] for r in rows] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_ppos_advantage_on_file_is_the_mean_over_all_choices(tmp_path, monkeypatch):
+    seen = []
+    real = objectives.ppo
+
+    def ppo(logp, old, mask, told, *args, **kwargs):
+        told[:, mask[0].nonzero()[0, 0]] = 0.0  # an advantage of 0 is one of a choice all the same
+        seen.append((told.clone(), mask.clone()))
+        return real(logp, old, mask, told, *args, **kwargs)
+
+    monkeypatch.setattr(objectives, "ppo", ppo)
+    run(tmp_path, small("ppo", steps=1, epochs=1))
+    told, mask = seen[0]
+    expected = [float(t[m].mean()) for t, m in zip(told, mask, strict=True)]
+    assert [r["advantage"] for r in read(tmp_path, "rollouts.jsonl")] == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
 def test_kl_to_the_base_grows_from_zero(tmp_path):
@@ -445,6 +461,22 @@ def test_out_of_memory_in_sampling(tmp_path):
     assert (result.stopped, result.steps) == ("out_of_memory", 1) and "in sampling" in result.note
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "Triton Error [CUDA]: out of memory",
+        "cudaErrorMemoryAllocation",
+        "[enforce fail] not enough memory: you tried to allocate 8 bytes.",
+    ],
+)
+def test_what_cudas_libraries_say_when_memory_does_not_suffice(text):
+    assert learner.short_of_memory(RuntimeError(text))
+    assert not learner.short_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
 def test_another_error_is_not_taken_for_it(tmp_path, monkeypatch):
     def step(*args, **kwargs):
         raise RuntimeError("shapes differ")
@@ -483,6 +515,51 @@ def test_out_of_tokens(tmp_path):
     cap = 8 * 26 * 3 - 1
     result = run(tmp_path, small(), tokens=cap)
     assert (result.stopped, result.steps) == ("out_of_tokens", 2) and result.tokens <= cap
+
+
+class Slow(ToyProblem):
+    """The clock of the trainer goes on by a second a group."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def result(self, start, rewards):
+        self.clock[0] += 1.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_out_of_time_keeps_the_weights_of_the_last_step_and_stays_so(clock, tmp_path):
+    two = run(tmp_path / "two", small(steps=2))
+    result = run(tmp_path / "cut", small(), problem=Slow(clock), seconds=1.5)
+    assert (result.stopped, result.steps) == ("out_of_time", 2) and "2 of 4 steps in 1.5 s" in result.note
+    assert result.adapter == two.adapter and read(tmp_path / "cut", "rollouts.jsonl") == read(tmp_path / "two", "rollouts.jsonl")
+    assert run(tmp_path / "cut", small(), problem=Slow(clock), seconds=1.5) == result
+
+
+def test_a_time_cap_that_is_not_reached_changes_nothing(clock, tmp_path):
+    run(tmp_path / "free", small())
+    result = run(tmp_path / "capped", small(), problem=Slow(clock), seconds=4.0)  # reached as the last step ends
+    assert result.stopped == "done"
+    same(tmp_path / "free", tmp_path / "capped")
+
+
+def test_the_time_before_a_kill_counts(clock, tmp_path):
+    class Killed(Slow):
+        def result(self, start, rewards):
+            if self.clock[0] >= 102.0:
+                raise KeyboardInterrupt
+            super().result(start, rewards)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, small(), problem=Killed(clock), seconds=3.0)
+    assert run(tmp_path, small(), problem=Slow(clock), seconds=3.0).steps == 3
 
 
 def test_improvement_as_the_reward_and_mutations(tmp_path):

@@ -10,7 +10,7 @@ from view_runs import a_rollout, a_run, a_step
 from sia_nb.errors import StoreError
 from sia_nb.store import read_lines
 from sia_nb.trajectory import Event, Trajectory
-from sia_nb.view import collect, figures, inspect, tables
+from sia_nb.view import collect, figures, inspect, panels, tables
 
 
 @pytest.fixture(autouse=True)
@@ -124,9 +124,10 @@ def test_training_verdicts_are_counted_before_those_of_the_step_they_led_to(resu
     assert c["calls"] == [1, 2, 3, 4, 5, 6] and c["step_end"] == [0, 5, 6]
     assert c["step_end"][-1] == sum(run.metrics(g)["used"]["verifier_calls"] for g in (1, 2, 3))
     assert c["action"] == ["init", "weights", "harness"] and c["algorithm"] == ["", "grpo", ""]
-    assert collect.running_best(c["score"]) == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
-    with open(figures.figure_4()["progress"], newline="") as f:
-        assert [float(r["value"]) for r in csv.DictReader(f)] == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+    assert collect.running_best(c) == [0.5, 0.5, 0.6, 0.6, 0.6, 0.6]  # A_1's answer, 0.5, took no call
+    assert collect.running_best(c | {"step_end": [1, 5, 6]}) == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+    with open(figures.figure_task("lawbench")["progress"], newline="") as f:
+        assert [float(r["value"]) for r in csv.DictReader(f)] == [0.5, 0.5, 0.6, 0.6, 0.6, 0.6]
 
 
 def test_a_weight_step_without_its_rollouts_is_a_clear_error(results):
@@ -159,9 +160,9 @@ def test_the_interleaving_shows_each_step_its_lever_and_its_fate(results):
         ("weights", "entropic", "False", "0.55"),
     ]
     assert all(r["run"] == run.path.name for r in table)
-    fig, ax = figures._pyplot().subplots()
+    fig, ax = figures.pyplot().subplots()
     steps = [{**r, "step": int(r["step"]), "value": float(r["value"]), "accepted": r["accepted"] == "True"} for r in table]
-    figures.interleaving_from_data(ax, [{"label": "one", "steps": steps}])
+    panels.interleaving_from_data(ax, [{"label": "one", "steps": steps}])
     badges = {t.get_text(): t.get_bbox_patch().get_facecolor()[:3] for t in ax.texts if t.get_bbox_patch()}
     assert set(badges) == {"$A_1$", "H", "W"}
     assert badges["W"] == (1.0, 1.0, 1.0) and badges["H"] != (1.0, 1.0, 1.0)
@@ -174,7 +175,7 @@ def test_reference_runs_stand_beside_ours(results):
         a_run(results, seed, 0.80 + seed / 100, profile="cpu", where="reference/lawbench/laptop")
     rows = collect.rows("lawbench", *figures.gather("lawbench"))
     assert {r["source"] for r in rows} == {"ours", "reference", "paper"}
-    files = figures.figure_4()
+    files = figures.figure_task("lawbench")
     assert files["png"].stat().st_size > 1000
 
 

@@ -81,3 +81,29 @@ def test_the_worn_weights_are_those_of_the_step_named_in_the_origin(run):
         run, 2, "SYSTEM_PROMPT = ''\n", {"action": "weights", "parent": 1, "edits": [], "author": "p", "weights": 2}
     )
     assert steps.worn(run, 2) == 2
+
+
+def test_training_has_its_share_of_the_caps_and_a_cut_is_told_in_the_run(run, monkeypatch):
+    import contextlib
+
+    from sia_nb.policy import adapter
+    from sia_nb.training import trainer
+
+    given = {}
+
+    def train(policy, problem, hyper, *, folder, **more):
+        given.update(more, calls=problem.calls)
+        result = trainer.Result("grpo", 1, "out_of_time", "cut: 1 of 24 steps", {}, {}, None, 0, 0, "", [])
+        write_json(folder / "result.json", result.__dict__)
+        return result
+
+    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setattr(adapter, "attach", lambda *a, **k: None)
+    monkeypatch.setattr(weights, "open_policy", lambda *a: None)
+    monkeypatch.setattr(weights, "open_verifier", lambda *a: contextlib.nullcontext())
+    monkeypatch.setattr(weights, "prepare_data", lambda run: None)
+    result = weights.weight_update(run, 1, algorithm="grpo")
+    share = run.config.weight_share
+    assert given["seconds"] == share * run.config.seconds and given["calls"] == int(share * run.config.verifier_calls)
+    assert result["stopped"] == "out_of_time"
+    assert [n for n in run.info["notices"] if "cut short" in n and "1 of 24 steps" in n]

@@ -2,7 +2,14 @@
 
 import torch
 from policy_space import tokenizer
-from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from sia_nb.policy import adapter
 from sia_nb.policy.sampling import Policy
@@ -35,6 +42,24 @@ def gpt_oss(seed: int = 0) -> Policy:
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
     )
     return Policy(GptOssForCausalLM(config).eval(), tokenizer(), name="tiny gpt-oss")
+
+
+LAYOUTS = {
+    "qwen2": {},
+    "mistral": {"sliding_window": None},
+    "gemma": {"head_dim": 8},
+    "gpt_neox": {},
+    "gpt2": {},  # layers under another name, its linear layers transposed
+    "mixtral": {"num_local_experts": 2},
+}
+
+
+def other(kind: str, seed: int = 0, **changes):
+    """A model of another architecture, of the same small shape."""
+    torch.manual_seed(seed)
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    shape = {**SHAPE, "intermediate_size": 64, "initializer_range": 0.2, **ids, **LAYOUTS.get(kind, {}), **changes}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=len(tokenizer()), **shape)).eval()
 
 
 def worn(policy: Policy, rank: int = 4, seed: int = 0) -> Policy:

@@ -24,6 +24,8 @@ import torch
 
 from ..errors import ModelError, StoreError
 from ..store import sha256
+from .frozen import Frozen
+from .prefix import SUPPORTED, kind
 
 if TYPE_CHECKING:
     from .sampling import Policy
@@ -79,10 +81,9 @@ def attach(policy: Policy, *, rank: int = 32, seed: int = 0) -> None:
 def detach(policy: Policy) -> None:
     """Take the adapter out; ``policy.model`` is the base model again, bit for bit, its weights frozen."""
     model = _model(policy)
-    for name, module in list(model.named_modules()):
-        if _is_wrapper(module) and ".base_layer" not in name:
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, module.get_base_layer())
+    for name, module in _wrappers(model).items():
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, module.get_base_layer())
     vars(model).pop("peft_config", None)
     policy.forget()
 
@@ -179,11 +180,13 @@ def load(policy: Policy, folder: Path | str) -> None:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"adapter: {folder / WEIGHTS} cannot be read: {error}") from error
+    worn = _wrappers(policy.model), vars(policy.model).get("peft_config")
     attach(policy, rank=rank)
     own = {PREFIX + name.replace(f".{NAME}.", "."): value for name, value in _adapter(policy.model).items()}
     wrong = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
     if wrong:
         detach(policy)
+        _put_back(policy, *worn)
         raise ModelError(f"adapter: {folder / WEIGHTS} does not fit the model's layers and rank {rank}: {', '.join(wrong[:3])}.")
     for name, value in own.items():
         value.data.copy_(tensors[name])
@@ -207,14 +210,21 @@ def reference(policy: Policy) -> Iterator[None]:
 def merged(policy: Policy) -> Iterator[None]:
     """Within it the adapter is added into the float32 weights, so that sampling pays nothing for it.
 
-    Layers in another format stay as they are: there the sum would round the update away. Afterwards the base model has
-    the very tensors it had before, so nothing is ever subtracted. Not for training: gradients do not reach the adapter.
+    Layers in another format keep it apart, where the sum would round the update away, and are frozen in the layout that
+    sampling reads fastest. Afterwards the base model has the very tensors it had before, so nothing is ever subtracted.
+    A model without an adapter is frozen likewise. Not for training: gradients do not reach the adapter.
     """
     from .lora import LoraLinear
 
     kept: list[tuple[Any, torch.Tensor]] = []
+    frozen: list[LoraLinear] = []
+    plain: list[torch.nn.Linear] = []
     policy.forget()
     try:
+        if not _adapter(_model(policy)):
+            plain = [m for m in policy.model.get_decoder().layers.modules() if type(m) is torch.nn.Linear]
+            for linear in plain:
+                linear.forward = Frozen(linear)
         for layer in _model(policy).modules():
             if isinstance(layer, LoraLinear) and layer.base_layer.weight.dtype == torch.float32:
                 weight = layer.base_layer.weight
@@ -222,8 +232,16 @@ def merged(policy: Policy) -> Iterator[None]:
                 kept.append((layer, weight.data))
                 weight.data = torch.add(weight.data, update, alpha=layer.scaling[NAME])
                 layer.enable_adapters(False)
+            elif isinstance(layer, LoraLinear):
+                a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
+                layer.frozen = Frozen(layer.base_layer, a, b, layer.scaling[NAME])
+                frozen.append(layer)
         yield
     finally:
+        for linear in plain:
+            vars(linear).pop("forward", None)
+        for layer in frozen:
+            layer.frozen = None
         for layer, weight in kept:
             layer.base_layer.weight.data = weight
             layer.enable_adapters(True)
@@ -260,6 +278,21 @@ def _is_wrapper(module: Any) -> bool:
     return isinstance(module, BaseTunerLayer)
 
 
+def _wrappers(model: Any) -> dict[str, Any]:
+    """The outermost of the modules that an adapter put in the place of the base model's, by name."""
+    return {n: m for n, m in model.named_modules() if _is_wrapper(m) and ".base_layer" not in n}
+
+
+def _put_back(policy: Policy, wrappers: dict[str, Any], config: Any) -> None:
+    """Undo ``detach``: the very modules that were there, so that an optimiser of their parameters goes on with them."""
+    for name, module in wrappers.items():
+        parent, _, own = name.rpartition(".")
+        setattr(policy.model.get_submodule(parent), own, module)
+    if config is not None:
+        policy.model.peft_config = config
+    policy.forget()
+
+
 def _adapter(model: Any) -> dict[str, torch.nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if ".lora_A." in n or ".lora_B." in n}
 
@@ -279,10 +312,25 @@ def _base(model: Any) -> dict[str, torch.Tensor]:
 
 def _targets(model: Any) -> tuple[list[str], list[str]]:
     """Names, without their layer, of the decoder's linear layers, and of its experts' three-dimensional parameters."""
-    decoder = model.get_decoder()
-    layers = decoder.layers
-    modules = {n.rpartition(".")[2] for n, m in layers.named_modules() if isinstance(m, torch.nn.Linear)}
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, with its weight transposed
+
+    layers = _layers(model)
+    modules = {n.rpartition(".")[2] for n, m in layers.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
     experts = {n.partition(".")[2] for n, p in layers.named_parameters() if p.ndim == 3}
     if not modules:
-        raise ModelError(f"adapter: {type(model).__name__} has no linear layers in its decoder that LoRA could adapt.")
+        raise ModelError(f"adapter: {kind(model)} has no linear layers in its decoder that LoRA could adapt. {SUPPORTED}")
     return sorted(modules), sorted(experts)
+
+
+def _layers(model: Any) -> torch.nn.ModuleList:
+    """The decoder's layers, whatever their list is called.
+
+    Raises:
+        ModelError: there is no such list.
+    """
+    decoder = model.get_decoder()
+    count = decoder.config.get_text_config().num_hidden_layers
+    for module in decoder.children():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(f"adapter: {kind(model)} has no list of {count} decoder layers that LoRA could adapt. {SUPPORTED}")

@@ -14,11 +14,21 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch.nn.functional import linear
 
+from .frozen import Frozen
+
 
 class LoraLinear(Linear):
-    """PEFT's layer with the same parameters and the same numbers in float32; dropout and variants are not supported."""
+    """PEFT's layer with the same parameters and the same numbers in float32; dropout and variants are not supported.
+
+    Attributes:
+        frozen: stands in for the layer while its weights do not change, without gradients.
+    """
+
+    frozen: Frozen | None = None
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.frozen is not None:
+            return self.frozen(x)
         base = self.base_layer
         if self.disable_adapters:
             return linear(x, base.weight, base.bias)

@@ -133,6 +133,8 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
         raise ModelError(f"model: dtype '{dtype}' is not known; expected float32, bfloat16 or auto.")
     import torch
 
+    from . import unsloth
+    from .prefix import check  # before anything of transformers: see ``lean``
     from .sampling import Policy
 
     torch.set_num_threads(threads or _cores())
@@ -147,10 +149,12 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
             from .speed import fastest
 
             dtype = fastest(Path(data_dir) / "models" / "speed.json", _config(source, name), device)
-        model, tokenizer = _from_unsloth(source, name, dtype) or (
-            _from_folder(source, dtype) if source else _from_hub(name, dtype)
-        )
-    model.to(device)
+        tokenizer = _tokenizer(source, name)
+        model = _by_unsloth(source, name, dtype, device, Path(data_dir) / "cache" / "unsloth") if unsloth.usable() else None
+        if model is None:
+            model = _from_folder(source, dtype) if source else _from_hub(name, dtype)
+            model.to(device)
+            check(model)
     if tokenizer.eos_token_id is None or not tokenizer.chat_template:
         raise ModelError(
             f"model: the tokenizer of '{name}' has no end token or no chat template; use an instruction-tuned model."
@@ -158,57 +162,74 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
     return Policy(model, tokenizer, name=name)
 
 
-def _from_folder(folder: Path, dtype: str) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _tokenizer(source: Path | None, name: str) -> Any:
+    from transformers import AutoTokenizer
 
+    if source is None:
+        with _of_the_hub(name):
+            return AutoTokenizer.from_pretrained(name)
     for file in ("config.json", "tokenizer_config.json"):
-        if not (folder / file).is_file():
+        if not (source / file).is_file():
             raise ModelError(
-                f"model: {folder} has no {file}; expected a folder written by save_pretrained of a model and its tokenizer."
+                f"model: {source} has no {file}; expected a folder written by save_pretrained of a model and its tokenizer."
             )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model: {folder} cannot be loaded: {error}") from error
-    return model.eval(), tokenizer
+    with _of_a_folder(source):
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
 
 
-def _from_hub(name: str, dtype: str) -> tuple[Any, Any]:
+def _from_folder(folder: Path, dtype: str) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    with _of_a_folder(folder):
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True).eval()
+
+
+def _from_hub(name: str, dtype: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with _of_the_hub(name):
+        return AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype)).eval()
+
+
+@contextmanager
+def _of_a_folder(folder: Path) -> Iterator[None]:
+    """What loading from it may raise, as a ModelError."""
+    from safetensors import SafetensorError
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"model: {folder} cannot be loaded: {str(error).splitlines()[0]}. A file may be truncated or altered: take another copy."
+        ) from error
+
+
+@contextmanager
+def _of_the_hub(name: str) -> Iterator[None]:
+    """As ``_of_a_folder``, for a name."""
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model: '{name}' is neither the embedded model ('{EMBEDDED}'), a folder, nor a model that could be had from "
             f"the Hugging Face hub or its cache (offline?): {str(error).splitlines()[0]}"
         ) from error
-    return model.eval(), tokenizer
 
 
-def _from_unsloth(source: Path | None, name: str, dtype: str) -> tuple[Any, Any] | None:
-    """The model with unsloth's kernels; None where there is no GPU or no unsloth, or its attention cannot share a prompt."""
-    import importlib.util
+def _by_unsloth(source: Path | None, name: str, dtype: str, device: Any, cache: Path) -> Any:
+    """The model with unsloth's kernels; None, with a warning, where unsloth cannot or computes something else."""
+    from . import unsloth
+    from .prefix import check
 
-    import torch
-
-    if not torch.cuda.is_available() or importlib.util.find_spec("unsloth") is None:
+    try:
+        model = unsloth.load(source or name, dtype, device, cache)
+        check(model)
+    except ModelError as error:
+        warnings.warn(f"{error} It is loaded by transformers instead.", stacklevel=3)
         return None
-    from unsloth import FastLanguageModel
-
-    from .prefix import asked
-
-    model, tokenizer = FastLanguageModel.from_pretrained(
-        str(source or name), dtype=getattr(torch, dtype), max_seq_length=None, load_in_4bit=False
-    )
-    if asked(model):
-        return model.eval(), tokenizer
-    warnings.warn(f"model: unsloth's attention for '{name}' cannot share a prompt; loaded by transformers instead.", stacklevel=3)
-    return None
+    return model
 
 
 def _config(source: Path | None, name: str) -> Any:

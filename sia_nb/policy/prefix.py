@@ -14,13 +14,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from . import lean  # noqa: F401 - before transformers
+
+# isort: split
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from ..errors import ModelError
+from . import unsloth
 
 NAME = "sia_shared_prefix"
+SUPPORTED = (
+    "Known to work: llama, mistral (without a sliding window), qwen2, qwen3, mixtral, qwen2_moe, gemma, gpt_neox, gpt2, opt, phi, "
+    "phi3, olmo2, starcoder2. Another model can be sampled from, not trained, behind a server: policy_url."
+)
+AGREE = 0.1  # how far our logits may be off the model's own, as a share of their norm: bfloat16's rounding, and no more
 CHUNK = 256  # prompt tokens a forward; fixed, so that a reused beginning has the same bits as a computed one
 
 
@@ -143,7 +152,7 @@ def _attention(
     if kwargs.get("sliding_window") or kwargs.get("softcap") or kwargs.get("s_aux") is not None:
         raise ModelError(
             "sampling: this model's attention has a sliding window, a soft cap or sinks, which local sampling does not "
-            "do; serve the model with an OpenAI-compatible server and name its URL."
+            f"do. {SUPPORTED}"
         )
     scaling = kwargs.get("scaling") or module.head_dim**-0.5
     return memory.attend(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
@@ -172,6 +181,10 @@ def run(model: Any, ids: list[int], positions: list[int], memory: Any) -> torch.
     """Last hidden states of packed tokens, [T, hidden size]; ``memory.attend`` does the attention of every layer."""
     decoder = model.get_decoder()
     device = decoder.get_input_embeddings().weight.device
+    if getattr(decoder, unsloth.MARK, False):
+        with unsloth.passing(memory):
+            ids_, places = torch.tensor([ids], device=device), torch.tensor([positions], device=device)
+            return decoder(input_ids=ids_, position_ids=places, use_cache=False).last_hidden_state[0]
     with _own_attention(decoder.config):
         out = decoder(
             input_ids=torch.tensor([ids], device=device),
@@ -183,11 +196,30 @@ def run(model: Any, ids: list[int], positions: list[int], memory: Any) -> torch.
     return out.last_hidden_state[0]
 
 
-def asked(model: Any) -> bool:
-    """Whether every layer of ``model`` takes its attention from us (some loaders put code of their own in its place)."""
-    prefix = Prefix([0])
-    try:
-        prefix.begin(model, [])
-    except ModelError:
-        return False
-    return len(prefix.keys) == model.get_decoder().config.num_hidden_layers
+def kind(model: Any) -> str:
+    """What sort of model it is, for a message."""
+    return f"a model of type '{model.config.model_type}' ({type(model).__name__})"
+
+
+def check(model: Any) -> None:
+    """Whether sampling here computes what the model itself computes, tried on a few tokens.
+
+    Raises:
+        ModelError: its attention cannot be taken over, or something stands between its last state and its logits; names
+            the model's type and those that work.
+    """
+    decoder = model.get_decoder()
+    if not getattr(decoder, "_supports_attention_backend", False):
+        raise ModelError(f"model: {kind(model)} does not take its attention from transformers' interface. {SUPPORTED}")
+    if getattr(decoder, unsloth.MARK, False) and getattr(decoder.config, "sliding_window", None):
+        raise ModelError(f"model: {kind(model)} has a sliding window. {SUPPORTED}")
+    ids = [i % model.config.get_text_config().vocab_size for i in range(1, 9)]
+    prefix, head = Prefix(ids), model.get_output_embeddings()
+    prefix.begin(model, [])
+    if len(prefix.keys) != decoder.config.num_hidden_layers:
+        raise ModelError(f"model: {kind(model)} has layers without an attention that can be taken over. {SUPPORTED}")
+    with torch.no_grad():
+        own = model(input_ids=torch.tensor([ids], device=head.weight.device), use_cache=False).logits[0, -1].float()
+        ours = head(prefix.hidden).float()
+    if not float((ours - own).norm()) <= AGREE * float(own.norm()):
+        raise ModelError(f"model: {kind(model)} scales or caps its logits, which sampling here does not do. {SUPPORTED}")

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from ..errors import ModelError
+from .frozen import Frozen
 from .grammar import Grammar
-from .prefix import Prefix, Rows
+from .prefix import SUPPORTED, Prefix, Rows, kind
 from .sample import Sample
 
 MEMORY = 2**30  # bytes of keys and values that the rows of one micro-batch may take
@@ -46,7 +47,7 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
-        self.context = int(model.config.max_position_embeddings)
+        self.context = _context(model)
         self._prefixes: list[Prefix] = []  # latest first, at most two
         self._weights: Any = None
         self._grammars: dict[tuple[tuple[str, ...], ...], Grammar] = {}
@@ -76,11 +77,13 @@ class Policy:
         max_tokens: int = 160,
         segments: Sequence[tuple[str, ...]] | None = None,
         seed: int = 0,
+        first: int = 0,
     ) -> list[Sample]:
         """``n`` continuations of ``messages``.
 
         With ``segments`` every text is one of their grammar, whose longest text takes the place of ``max_tokens``;
-        forced tokens add nothing to ``logprob``. Temperature 0 takes the likeliest token.
+        forced tokens add nothing to ``logprob``. Temperature 0 takes the likeliest token. ``first`` numbers the first row:
+        rows 4 to 7 of eight are what ``n=4, first=4`` gives.
 
         Raises:
             ModelError: the prompt and the answer are longer than the model's context, or a logit is not finite.
@@ -97,8 +100,8 @@ class Policy:
         each = 2 * len(prefix.keys) * prefix.keys[0].shape[0] * prefix.keys[0].shape[2] * prefix.keys[0].element_size()
         batch = max(1, MEMORY // (each * room))
         out: list[Sample] = []
-        for at in range(0, n, batch):
-            rows = range(at, min(n, at + batch))
+        for at in range(first, first + n, batch):
+            rows = range(at, min(first + n, at + batch))
             out += _Batch(self, prefix, grammar, rows, room, temperature, seed).run()
         return out
 
@@ -124,6 +127,14 @@ class Policy:
         return prefix
 
 
+def _context(model: Any) -> int:
+    """Tokens that the model's positions allow."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(found, int):
+        raise ModelError(f"model: {kind(model)} does not say how many positions it has (max_position_embeddings). {SUPPORTED}")
+    return found
+
+
 class _Batch:
     """One micro-batch on its way."""
 
@@ -138,6 +149,7 @@ class _Batch:
         head = self.model.get_output_embeddings()
         self.columns = np.array(grammar.tokens) if grammar else np.arange(head.weight.shape[0])
         self.head = head
+        self.product = Frozen(head) if grammar is None and type(head) is torch.nn.Linear else head
         self.done: dict[int, Sample] = {}
 
     def run(self) -> list[Sample]:
@@ -191,7 +203,7 @@ class _Batch:
                 if self.head.bias is not None:
                     out = out + self.head.bias[at].float()
             else:
-                out = self.head(hidden).float()
+                out = self.product(hidden).float()
                 out = out[:, self.columns] if self.grammar else out
         return out.cpu().numpy().astype(np.float64)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import InvalidSolution
-from ..tasks.base import Score, Solution, Task, Verifier
+from ..tasks.base import REJECTED, Score, Solution, Task, Verifier
 from ..trajectory import TrajectoryWriter
 from .contract import Budget
 from .runner import Channel, MessageError
@@ -29,7 +29,7 @@ MAX_PROMPT, MAX_SOLUTION, MAX_LOG = 200_000, 64_000, 64_000  # characters
 MAX_MESSAGES, MAX_RECEIVED, MAX_REFUSED = 20_000, 64 << 20, 20
 GRACE = 5.0  # seconds a scaffold has after its time is up, to submit what it holds
 ROLES = ("system", "user", "assistant")
-FAILURES = ("crash", "timeout", "memory", "wrong_shape", "refused", *(
+FAILURES = ("crash", "timeout", "memory", "wrong_shape", "refused", *REJECTED, *(
     "unparsable", "unknown_field", "missing_field", "bad_value", "syntax", "no_entry"
 ))  # fmt: skip
 

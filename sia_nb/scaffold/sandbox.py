@@ -341,6 +341,7 @@ def _launch(
             job["sandlock"] = str(Path(importlib.util.find_spec("sandlock").origin).parent.parent)
             job["read"] += _both(["/dev/urandom", "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo"])
             job["read"] += _both(["/sys/devices/system/cpu"])
+            job["read"] += ["/proc/self/maps"]  # its own, where threadpoolctl, and so scikit-learn, finds its libraries
             job["write"] += ["/dev/null"]
         elif backend == "bubblewrap":
             rules = stack.enter_context(tempfile.TemporaryFile())

@@ -10,7 +10,10 @@ from importlib import import_module
 
 from ..errors import ConfigError, nearest
 
-REGISTRY = {"lawbench": "sia_nb.tasks.lawbench.task:LawBench"}
+REGISTRY = {
+    "lawbench": "sia_nb.tasks.lawbench.task:LawBench",
+    "denoising": "sia_nb.tasks.denoising.task:Denoising",
+}
 
 
 def get_task(name: str):

@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol
 from ..errors import ConfigError, nearest
 from .space import Space
 
+# Words for answers that ran and yet cannot be scored, beside those of ``trajectory`` that any program can meet.
+REJECTED = ("not_a_matrix", "non_finite", "negative", "permuted", "peeked", "changed_input")
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -49,6 +52,7 @@ class Instance:
     name: str
     description: str
     held_out: bool = False
+    offline: bool = True  # False: its data must be downloaded first, so a study takes it only by name
 
 
 def find_instance(task: Task, name: str) -> Instance:
@@ -67,7 +71,12 @@ def find_instance(task: Task, name: str) -> Instance:
 
 
 class Verifier(Protocol):
-    """V: scores solutions on dev; opens the sealed test only through ``seal``."""
+    """V: scores solutions on dev; opens the sealed test only through ``seal``.
+
+    A verifier may also have ``peers()``, which only ``report`` calls: what known methods are worth on the same data, as
+    {"dev": rows, "sealed": rows}; a row holds "method", the measures by name (None for a method that was not run) and
+    "published", the scores in the literature by data set.
+    """
 
     def score(self, solution: Solution) -> Score:
         """The verdict on dev, remembered by content hash. Never raises for a bad solution."""

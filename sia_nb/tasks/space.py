@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import InvalidSolution, nearest
 
@@ -23,6 +23,7 @@ class Field:
     values: tuple[Any, ...]  # JSON scalars, in their natural order where they have one
     doc: str  # one line for the agents and the policy
     ordered: bool = False  # neighbours of a value are the adjacent ones
+    kind: Literal["parameter", "structure", "post-processing"] = "parameter"  # what a change of it is counted as
 
     @property
     def tokens(self) -> tuple[str, ...]:

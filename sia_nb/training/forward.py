@@ -2,7 +2,7 @@
 
 A group of rollouts shares its prompt. The prompt is computed once, gradients flow into it; equal rollouts are computed
 once, and so is what several rollouts begin with; tokens are packed without padding. The head is applied only where there was a choice, and with a grammar only to the tokens in use, so that log-probabilities
-are those of masked sampling. Softmax, log-softmax and entropy are float32 whatever the model's format.
+are those of masked sampling. Softmax and log-softmax are float32 whatever the model's format.
 Models whose attention has sinks or a sliding window are computed row by row by transformers itself.
 
 Imports torch; imported by the trainer.
@@ -30,7 +30,6 @@ class Scored:
 
     logp: torch.Tensor  # [N, L] float32: of each token, given those before it; 0 where mask is False
     mask: torch.Tensor  # [N, L] bool: places where there was a choice
-    entropy: torch.Tensor  # [N, L] float32, nats, without gradient: of the tokens that were possible; 0 where mask is False
     hidden: torch.Tensor | None  # [N, L, H] float32: the state that each choice was made from; 0 where mask is False
 
 
@@ -131,7 +130,6 @@ class _Out:
     """At the M choices of the distinct rows, one row's after another's."""
 
     logp: torch.Tensor  # [M] float32
-    entropy: torch.Tensor  # [M] float32
     states: torch.Tensor  # [M, H]
 
 
@@ -198,7 +196,7 @@ class _Rollouts:
             self._head(self._continue(*begun, part) if begun else self._alone(part[0]), part)
             for part in self._parts(range(len(self.rows)), sharing, budget)
         ]
-        return _Out(*(torch.cat([getattr(out, f) for out in outs]) for f in ("logp", "entropy", "states")))
+        return _Out(*(torch.cat([getattr(out, f) for out in outs]) for f in ("logp", "states")))
 
     def backward(self, out: _Out, sharing: bool, budget: int) -> tuple[int, int]:
         """Send the gradients gathered in ``out`` on to the parameters; tokens and micro-batches that took."""
@@ -231,13 +229,12 @@ class _Rollouts:
         at = (row.long(), place.long())
         shape = (len(self.rows), self.longest)
         logp = torch.zeros(shape, device=self.device).index_put(at, out.logp)[self.which]
-        entropy = torch.zeros(shape, device=self.device).index_put(at, out.entropy)[self.which]
         mask = torch.zeros(shape, device=self.device, dtype=torch.bool)
         mask[at] = True
         states = None
         if hidden:
             states = torch.zeros(*shape, out.states.shape[1], device=self.device).index_put(at, out.states.float())[self.which]
-        return Scored(logp, mask[self.which], entropy, states)
+        return Scored(logp, mask[self.which], states)
 
     def _parts(self, rows: Sequence[int], sharing: bool, budget: int) -> list[list[int]]:
         """Rows in micro-batches of at most ``budget`` tokens, but at least one row."""
@@ -284,7 +281,7 @@ class _Rollouts:
         return out.last_hidden_state[0][places]
 
     def _head(self, states: torch.Tensor, part: list[int]) -> _Out:
-        """Log-probability and entropy at the choices of ``part``."""
+        """Log-probability at the choices of ``part``."""
         tokens = [self.rows[r][i] for r in part for i in self.choices[r]]
         temperature = self.group.temperature or 1.0
         if self.grammar is None:
@@ -293,7 +290,7 @@ class _Rollouts:
                 torch.utils.checkpoint.checkpoint(_free, self.head, s, c, temperature, use_reentrant=False)
                 for s, c in zip(states.split(PLACES), chosen.split(PLACES), strict=True)
             ]
-            return _Out(torch.cat([p for p, _ in pieces]), torch.cat([e for _, e in pieces]), states)
+            return _Out(torch.cat(pieces), states)
         column = {t: i for i, t in enumerate(self.grammar.tokens)}
         at = torch.tensor(self.grammar.tokens, device=self.device)
         if type(self.head) is torch.nn.Linear:
@@ -310,13 +307,10 @@ class _Rollouts:
         closed[place, allowed] = False
         logs = (logits / temperature).masked_fill(closed, float("-inf")).log_softmax(-1)
         chosen = torch.tensor([column[t] for t in tokens], device=self.device, dtype=torch.long)
-        known = logs.detach()
-        entropy = -(known.exp() * known.masked_fill(closed, 0.0)).sum(-1)
-        return _Out(logs.gather(1, chosen[:, None])[:, 0], entropy, states)
+        return _Out(logs.gather(1, chosen[:, None])[:, 0], states)
 
 
-def _free(head: Any, states: torch.Tensor, chosen: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Over the whole vocabulary: log-probability of ``chosen`` and entropy at each state."""
+def _free(head: Any, states: torch.Tensor, chosen: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Over the whole vocabulary: log-probability of ``chosen`` at each state."""
     logs = (head(states).float() / temperature).log_softmax(-1)
-    known = logs.detach()
-    return logs.gather(1, chosen[:, None])[:, 0], -(known.exp() * known).sum(-1)
+    return logs.gather(1, chosen[:, None])[:, 0]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ..errors import ModelError, StoreError, TrainingError
 from ..policy import adapter
-from . import advantages, forward, objectives
+from . import advantages, devices, forward, objectives
 from .hyper import Hyper
 from .rollouts import Rolled
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..policy.sampling import Policy
 
 MEASURED = 8  # rollouts whose KL to the base is measured where the algorithm has no use for it
+NO_MEMORY = re.compile("allocate memory|out of memory|not enough memory|ALLOC_FAILED|MemoryAllocation")
 FLOOR = 16  # tokens a micro-batch under which it is no use to go on halving
 
 
@@ -124,12 +126,14 @@ class Learner:
     Args:
         seed: of the fresh adapter.
         segments: the grammar of masked decoding, or None.
+        team: the devices that share the work; the others' learners do the same as this one at the same time (``following``).
 
     Attributes:
         notes: what had to be said since they were last taken.
     """
 
-    def __init__(self, policy: Policy, hyper: Hyper, seed: int, segments: Any):
+    def __init__(self, policy: Policy, hyper: Hyper, seed: int, segments: Any, team: devices.Alone = devices.ALONE):
+        self.team = team
         self.policy, self.hyper, self.segments, self.token_budget = policy, hyper, segments, hyper.token_budget
         self.notes: list[str] = []
         try:
@@ -148,6 +152,31 @@ class Learner:
             torch.nn.init.zeros_(self.head.weight)
             torch.nn.init.zeros_(self.head.bias)
         self._optimise()
+
+    @classmethod
+    def following(cls, team: devices.Alone, policy: Policy, hyper: Hyper, segments: Any, rank: int, budget: int) -> Learner:
+        """In another process than the first: a learner that takes over from ``lead``."""
+        adapter.attach(policy, rank=rank)
+        learner = cls(policy, hyper, 0, segments, team)
+        learner.token_budget = budget
+        learner._agree()
+        return learner
+
+    def lead(self) -> None:
+        """In the first process: have the others' learners begin where this one is.
+
+        Raises:
+            TrainingError: another process has another base model.
+        """
+        self.team.share(("begin", self.hyper, self.segments, adapter.rank(self.policy), self.token_budget))
+        if self.team.size > 1:
+            self._agree()
+
+    def _agree(self) -> None:
+        marks = self.team.gather(adapter.fingerprint(self.policy))
+        if len(set(marks)) > 1:
+            raise TrainingError(f"devices: the processes loaded different base models ({', '.join(m[:12] for m in marks)}).")
+        self.restore(self.team.share(devices.plain(self.snapshot())))
 
     def _optimise(self) -> None:
         self.parameters = adapter.parameters(self.policy)
@@ -203,7 +232,11 @@ class Learner:
     def _epoch(self, batch: list[Any], objective: _Loss) -> dict[str, float]:
         def backward() -> dict[str, float]:
             self.optimiser.zero_grad(set_to_none=True)
-            return forward.step(self.policy, batch, objective, token_budget=self.token_budget, hidden=self.head is not None)
+            how = {"token_budget": self.token_budget, "hidden": self.head is not None}
+            if self.team.size == 1:
+                return forward.step(self.policy, batch, objective, **how)
+            head = list(self.head.parameters()) if self.head is not None else []
+            return devices.step(self.team, self.policy, batch, objective, parameters=self.parameters, head=head, **how)
 
         stats = self._in_memory(backward)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.hyper.max_grad_norm))
@@ -216,23 +249,26 @@ class Learner:
     def _note(self, groups: list[Rolled], objective: _Loss, weights: Tensor) -> None:
         told = weights
         if objective.per_choice is not None:
-            told = objective.per_choice.sum(1) / (objective.per_choice != 0).sum(1).clamp(min=1)
+            told = objective.per_choice.sum(1) / objective.mask.sum(1).clamp(min=1)
         for rollout, value in zip((r for g in groups for r in g.rollouts), told.tolist(), strict=True):
             rollout.advantage = value
 
     def reference(self, batch: list[Any]) -> Tensor:
         """The base policy's log-probabilities of the rows, [N, L], without gradient."""
-        parts = []
+
+        def of_group(group: Any) -> Tensor:
+            parts = []
+            size = max(1, self.token_budget // max(map(len, group.rows)))
+            for at in range(0, len(group.rows), size):
+                rows = group.rows[at : at + size]
+                scored = forward.log_probs(
+                    self.policy, group.prompt_ids, rows, segments=group.segments, temperature=group.temperature
+                )
+                parts.append(scored.logp)
+            return stacked(parts)
+
         with torch.no_grad(), adapter.reference(self.policy):
-            for group in batch:
-                size = max(1, self.token_budget // max(map(len, group.rows)))
-                for at in range(0, len(group.rows), size):
-                    rows = group.rows[at : at + size]
-                    scored = forward.log_probs(
-                        self.policy, group.prompt_ids, rows, segments=group.segments, temperature=group.temperature
-                    )
-                    parts.append(scored.logp)
-        return stacked(parts)
+            return stacked(devices.rows_of(self.team, batch, of_group, self.parameters[0].device))
 
     def _in_memory(self, work: Callable[[], Any]) -> Any:
         """``work()``; with half the tokens a micro-batch, and again, where memory does not suffice."""
@@ -293,5 +329,5 @@ class Learner:
 
 
 def short_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; torch on a CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether an error says that memory did not suffice; where it is no class of its own, torch and CUDA's libraries say so."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))

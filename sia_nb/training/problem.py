@@ -6,7 +6,7 @@ Imports no torch. ``rollouts.ScaffoldProblem`` is the real one; the tests have a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ class Reward:
     cached: bool = False  # it cost no verifier call
     solution_id: str = ""
     score: float = 0.0  # the verifier's; 0.0 where not valid
+    metrics: dict[str, float] = field(default_factory=dict)  # the verdict's named dev figures
 
 
 class OutOfCalls(Exception):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import TrainingError
+from . import devices
 from .hyper import Hyper
 from .problem import OutOfCalls, Problem, Reward, Start
 from .scaffolded import ScaffoldProblem
@@ -77,7 +78,9 @@ def most_tokens(policy: Policy, problem: Problem, hyper: Hyper) -> int:
     return hyper.groups * (hyper.group_size - mutations(hyper)) * longest
 
 
-def sample(policy: Policy, problem: Problem, hyper: Hyper, step: int, seed: int) -> list[Rolled]:
+def sample(
+    policy: Policy, problem: Problem, hyper: Hyper, step: int, seed: int, team: devices.Alone = devices.ALONE
+) -> list[Rolled]:
     """Draw a step's groups and read their solutions; no verifier call is made.
 
     The random numbers of group g are those of (seed, step, g), so no generator's state needs to be kept.
@@ -87,12 +90,13 @@ def sample(policy: Policy, problem: Problem, hyper: Hyper, step: int, seed: int)
     """
     grammar = policy.grammar(problem.segments) if problem.segments else None
     starts = problem.starts(hyper.groups, hyper.start, Random(derived(seed, step, "starts")))
+    how = {"temperature": hyper.temperature, "max_tokens": problem.max_tokens, "segments": problem.segments}
+    asks = [
+        {"messages": start.messages, "n": hyper.group_size - mutations(hyper), "seed": derived(seed, step, g), **how}
+        for g, start in enumerate(starts)
+    ]
     groups = []
-    for g, start in enumerate(starts):
-        drawn = policy.sample(
-            start.messages, hyper.group_size - mutations(hyper), temperature=hyper.temperature,
-            max_tokens=problem.max_tokens, segments=problem.segments, seed=derived(seed, step, g),
-        )  # fmt: skip
+    for g, (start, drawn) in enumerate(zip(starts, devices.sample(team, policy, asks), strict=True)):
         rollouts = [Rollout(s.text, tuple(s.token_ids), "policy", s.logprob) for s in drawn]
         for text in problem.mutate(start, mutations(hyper), Random(derived(seed, step, g, "mutation"))):
             ids = grammar.encode(text) if grammar else _free_ids(policy, text)
@@ -179,7 +183,7 @@ def lines(groups: list[Rolled], step: int) -> list[dict[str, Any]]:
                     "reward": told.value if told else None, "score": told.score if told else None,
                     "valid": told.valid if told else None, "reason": told.reason if told else "out of verifier calls",
                     "advantage": r.advantage, "source": r.source, "parent": group.start.parent,
-                    "cached": told.cached if told else None,
+                    "cached": told.cached if told else None, "metrics": told.metrics if told else {},
                 }
             )  # fmt: skip
     return out

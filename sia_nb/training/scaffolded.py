@@ -170,7 +170,7 @@ class ScaffoldProblem:
                 verdict = verdicts[one[0].id]
                 self._texts[one[0].id] = one[0].text
                 value = verdict.value if verdict.valid else 0.0
-                out.append(Reward(value, verdict.valid, verdict.reason, one[2], one[0].id, value))
+                out.append(Reward(value, verdict.valid, verdict.reason, one[2], one[0].id, value, dict(verdict.metrics)))
         if None in out:
             raise OutOfCalls(out)
         return out

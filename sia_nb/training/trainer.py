@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StoreError, TrainingError
 from ..policy import adapter
 from ..store import read_lines, write_json
-from . import checkpoint, rollouts
+from . import checkpoint, devices, rollouts
 from .hyper import Hyper
 from .learner import Learner, NonFinite, OutOfMemory, short_of_memory, teaches
 from .problem import Problem
@@ -45,6 +45,7 @@ STOPS = {
     "entropy_collapse": "the policy writes nearly the same text always: its entropy is below entropy_floor",
     "out_of_calls": "the verifier calls are spent; what they had scored was still learned from",
     "out_of_tokens": "the tokens left are fewer than a step may take",
+    "out_of_time": "the time cap was reached; the weights are those of the last step that was done",
     "non_finite": f"{TRIES} updates in a row had a loss or gradient that is not finite; each was undone",
     "out_of_memory": "memory does not suffice for the smallest micro-batch",
 }
@@ -77,6 +78,7 @@ class _State:
     barren: int = 0  # steps in a row without a usable group
     failed: int = 0  # updates in a row that were not finite
     best: float | None = None
+    seconds: float = 0.0  # taken so far, by all processes that went on with the update
     stopped: str = ""
     note: str = ""
     sizes: dict[str, int] = field(default_factory=lambda: {"curve.jsonl": 0, "rollouts.jsonl": 0})  # bytes that count
@@ -91,6 +93,8 @@ def train(
     seed: int,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     tokens: int | None = None,
+    seconds: float | None = None,
+    team: devices.Alone = devices.ALONE,
 ) -> Result:
     """Train the adapter that ``policy`` wears (a fresh one where it wears none); it wears the result afterwards.
 
@@ -100,13 +104,15 @@ def train(
         seed: of the fresh adapter, the sampling and the mutations.
         on_step: told of each line of curve.jsonl once the step's checkpoint is written.
         tokens: cap on the sampled tokens, never exceeded.
+        seconds: cap on the time: no step begins once it is reached. An update that never reaches it does not depend on it.
+        team: the devices that share the work (``devices.open_team``).
 
     Raises:
         TrainingError: a reward is not a finite number, the scaffold builds no prompt, or ``folder`` holds another update.
         ModelError: a prompt and its answer are longer than the context.
         StoreError: the disk is full or not writable.
     """
-    return _Training(policy, problem, hyper, Path(folder), seed, on_step, tokens).run()
+    return _Training(policy, problem, hyper, Path(folder), seed, on_step, tokens, seconds, team).run()
 
 
 class _Training:
@@ -121,19 +127,26 @@ class _Training:
         seed: int,
         on_step: Callable[[dict[str, Any]], None] | None,
         tokens: int | None,
+        seconds: float | None,
+        team: devices.Alone,
     ):
         self.policy, self.problem, self.hyper, self.folder, self.seed = policy, problem, hyper, folder, seed
-        self.on_step, self.cap = on_step, tokens
+        self.on_step, self.cap, self.time_cap, self.team = on_step, tokens, seconds, team
         self.arguments = {"hyper": hyper.model_dump(), "seed": seed, "tokens": tokens}
         self.state = _State()
 
     def run(self) -> Result:
         self._begin()
+        self.learner.lead()
         while not self.state.stopped:
             began = time.monotonic()
             line = self._step()
             if line is not None:
-                line["seconds"] = round(time.monotonic() - began, 3)
+                took = time.monotonic() - began
+                line["seconds"] = round(took, 3)
+                self.state.seconds += took
+                if self.time_cap is not None and self.state.seconds >= self.time_cap and self.state.step < self.hyper.steps:
+                    self._stop("out_of_time", f"{self.state.step} of {self.hyper.steps} steps in {self.time_cap:g} s")
                 self._append("curve.jsonl", [line])
                 self._checkpoint()  # a stop before a step is found again on resume: the last checkpoint is left alone
                 if self.on_step:
@@ -142,7 +155,7 @@ class _Training:
 
     def _begin(self) -> None:
         """Take up the last checkpoint, or make the first."""
-        self.learner = Learner(self.policy, self.hyper, self.seed, self.problem.segments)
+        self.learner = Learner(self.policy, self.hyper, self.seed, self.problem.segments, self.team)
         found = checkpoint.latest(self.folder / "checkpoint")
         if found is None:
             self._truncate()
@@ -170,7 +183,7 @@ class _Training:
         step = state.step + 1
         try:
             with adapter.merged(self.policy):
-                groups = rollouts.sample(self.policy, self.problem, hyper, step, self.seed)
+                groups = rollouts.sample(self.policy, self.problem, hyper, step, self.seed, self.team)
         except (MemoryError, RuntimeError) as error:
             if not short_of_memory(error):
                 raise
@@ -194,9 +207,10 @@ class _Training:
 
     def _learn(self, groups: list[rollouts.Rolled]) -> dict[str, Any]:
         """Update on the usable groups; what the curve shows of it. A bad update is undone."""
-        state = self.state
+        state, measure = self.state, self.state.step % KL_EVERY == 0
+        self.team.share(("update", groups, measure))
         try:
-            stats = self.learner.update(groups, measure=state.step % KL_EVERY == 0)
+            stats = self.learner.update(groups, measure=measure)
         except NonFinite as error:
             state.failed += 1
             rate = self.learner.halve_rate()

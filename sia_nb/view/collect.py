@@ -27,6 +27,7 @@ COLUMNS = [
     "hardware",
     "source",
     "run",
+    "passes",  # share of the runs whose answer passes the task's hard gate on the sealed test; empty where there is none
 ]
 
 
@@ -69,8 +70,8 @@ class Finished:
 def finished(task: str, *, profile: str = "", source: str = "ours", also: Path | None = None) -> list[Finished]:
     """The finished runs of a task and profile, one an arm and seed (the newest), by arm, then seed.
 
-    ``also`` names a run kept elsewhere. ``profile`` empty: that of the newest finished run. Runs of different profiles,
-    agents, policies or budgets are never pooled; those of the newest run's are taken.
+    Runs of different profiles, agents, policies or budgets are never pooled: those that agree with one run are taken,
+    the finished run of this task and profile at ``also``, wherever it is kept, else the newest. ``profile`` empty: any.
     """
     root = results_dir() / ("runs" if source == "ours" else f"reference/{task}")
     reports = {p.resolve() for p in root.glob("**/report.json")}
@@ -84,11 +85,23 @@ def finished(task: str, *, profile: str = "", source: str = "ours", also: Path |
             continue
         if run.config.task == task and profile in ("", run.config.profile):
             found.append(Finished(run, read_json(path), source))
-    found.sort(key=lambda f: f.run.info["created"])
+    found.sort(key=lambda f: (also is not None and f.run.path == also.resolve(), f.run.info["created"]))
     found = [f for f in found if f.settings == found[-1].settings]
     newest = {f.arm: f.training for f in found}
     chosen = {(ARMS.index(f.arm), f.seed): f for f in found if f.training == newest[f.arm]}
     return [chosen[key] for key in sorted(chosen)]
+
+
+def tasks_with_runs(*, profile: str = "", also: Path | None = None) -> list[str]:
+    """The tasks that have finished runs, ours or reference, in the order of their panels.
+
+    Raises:
+        StoreError: none has.
+    """
+    found = [t for t in PAPER if finished(t, profile=profile, also=also) or finished(t, source="reference")]
+    if not found:
+        raise StoreError("no finished run of any task: `python -m sia_nb run` makes one")
+    return found
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -113,6 +126,12 @@ def arm_values(runs: Iterable[Finished], arm: str, metric: str) -> list[tuple[Fi
     for f, value in found:
         by_seed.setdefault(f.seed, (f, value))
     return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def passes(runs: list[Finished], arm: str) -> float | str:
+    """The share of the runs whose answer passes the task's hard gate on the sealed test; "" where the task has none."""
+    told = [f.report["arms"][arm]["test"].get("passes_right") for f in runs]
+    return "" if None in told else sum(bool(t) for t in told) / len(told)
 
 
 def disagreements(runs: Iterable[Finished], metric: str) -> list[str]:
@@ -147,6 +166,7 @@ def rows(task: str, ours: list[Finished], reference: list[Finished]) -> list[dic
                     "verifier_calls": spent("verifier_calls"),
                     "sampled_tokens": spent("tokens"),
                     "run": " ".join(f.run.path.name for f, _ in found),
+                    "passes": passes([f for f, _ in found], arm),
                 }
             )
             if len(found) > 1:
@@ -156,6 +176,7 @@ def rows(task: str, ours: list[Finished], reference: list[Finished]) -> list[dic
                         common
                         | {"value": v, "low": float("nan"), "high": float("nan"), "seeds": 1, "hardware": f.run.info["hardware"]}
                         | {"verifier_calls": a["verifier_calls"], "sampled_tokens": a["tokens"], "run": f.run.path.name}
+                        | {"passes": passes([f], arm)}
                     )
     for arm in (*ARMS, "previous"):
         if arm in PAPER[task]:
@@ -221,9 +242,10 @@ def curve(run: Run) -> dict[str, list]:
     return out
 
 
-def running_best(scores: list[float]) -> list[float]:
-    """The best score so far at each place, at least 0."""
-    return list(accumulate(scores, max, initial=0.0))[1:]
+def running_best(curve: dict[str, list]) -> list[float]:
+    """The best score so far at each verifier call; A_1's answer counts from the start where it took no call."""
+    known = [v for v, end in zip(curve["step_score"], curve["step_end"], strict=True) if end == 0]
+    return list(accumulate(curve["score"], max, initial=max([0.0, *known])))[1:]
 
 
 def progress_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:
@@ -233,7 +255,7 @@ def progress_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:
         common = {"task": f.run.config.task, "arm": f.arm, "metric": "dev_best", "seeds": 1, "source": f.source}
         common |= {"hardware": f.run.info["hardware"], "run": f.run.path.name}
         c = curve(f.run)
-        out += [common | {"verifier_calls": n, "value": v} for n, v in zip(c["calls"], running_best(c["score"]), strict=True)]
+        out += [common | {"verifier_calls": n, "value": v} for n, v in zip(c["calls"], running_best(c), strict=True)]
     return out
 
 

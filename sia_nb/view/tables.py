@@ -6,33 +6,38 @@ from pathlib import Path
 
 from ..store import results_dir, write_atomic
 from . import collect
-from .figures import gather
-from .paper import ARM_NAMES, ARMS, PAPER, TITLES
+from .figures import gather, title_of
+from .paper import ARM_NAMES, ARMS, PAPER, title
 
 
 def table_3(
-    tasks: list[str], *, profile: str = "", out: Path | None = None, also: Path | None = None
+    tasks: list[str] | None = None, *, profile: str = "", out: Path | None = None, also: Path | None = None
 ) -> tuple[str, dict[str, Path]]:
     """Table 3: for each task the initial score, the previous best, and what each set of levers reached, at equal budget.
 
-    The paper's has no arm that updates weights alone. Returns Markdown and the files; the CSV has the columns of all
-    figures, a row an arm.
+    The paper's has no arm that updates weights alone. ``tasks``: by default all that have runs. Returns Markdown and the
+    files; the CSV has the columns of all figures, a row an arm.
 
     Raises:
         StoreError: a task has no finished run and no reference run.
     """
-    head = ["task", "source", "initial", "previous best", *(ARM_NAMES[a] for a in ARMS[1:]), "seeds"]
+    tasks = tasks or collect.tasks_with_runs(profile=profile, also=also)
+    head = ["task", "metric", "source", "initial", "previous best", *(ARM_NAMES[a] for a in ARMS[1:]), "seeds"]
     lines, notes, rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)], [], []
     for task in tasks:
         ours, reference = gather(task, profile, also)
         rows += collect.rows(task, ours, reference)
         paper = PAPER[task]
-        lines.append(_line(task, "paper", [_show(paper.get(a, "")) for a in ("baseline", "previous", *ARMS[1:])], ""))
+        where = title(task, paper.get("data", ""))  # the paper's own data
+        lines.append(
+            _line(where, paper["metric"], "paper", [_show(paper.get(a, "")) for a in ("baseline", "previous", *ARMS[1:])], "")
+        )
         for group in (ours, reference):
             if group:
                 values = {a: collect.arm_values(group, a, paper["metric"]) for a in ARMS}
                 cells = {a: _show(collect.interval([v for _, v in found])) if found else "" for a, found in values.items()}
-                lines.append(_line(task, group[0].source, [cells["baseline"], "", *(cells[a] for a in ARMS[1:])], _seeds(values)))
+                cells = [cells["baseline"], "", *(cells[a] for a in ARMS[1:])]
+                lines.append(_line(title_of(task, group), paper["metric"], group[0].source, cells, _seeds(values)))
                 notes += collect.disagreements(group, paper["metric"])
     markdown = "\n".join([*lines, *(f"\n{note}." for note in notes)])
     folder = out or results_dir() / "figures"
@@ -42,8 +47,9 @@ def table_3(
     return markdown, paths
 
 
-def _line(task: str, source: str, cells: list[str], seeds: str) -> str:
-    return "| " + " | ".join([TITLES[task], source, *cells, seeds]) + " |"
+def _line(*parts: str | list[str]) -> str:
+    cells = [c for part in parts for c in ([part] if isinstance(part, str) else part)]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _seeds(values: dict[str, list]) -> str:

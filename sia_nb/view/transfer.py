@@ -55,7 +55,7 @@ def transfer_figure(path: Path, *, out: Path | None = None) -> tuple[dict[str, P
     data = read_json(path)
     rows = summary_from_data(data)
     said = sentences_from_data(rows, data)
-    plt = figures._pyplot()
+    plt = figures.pyplot()
     with plt.style.context(figures.STYLE):
         fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(1.2, 1))
         curves_from_data(left, data)
@@ -63,7 +63,7 @@ def transfer_figure(path: Path, *, out: Path | None = None) -> tuple[dict[str, P
         fig.tight_layout()
         _words(fig, [said[0], *said[1 + len(data["grid"]) :], "", *_traces(data, path)])
         name = f"transfer_{data['plan']['name']}"
-        return figures._save(fig, name, rows, out, COLUMNS), said
+        return figures.save(fig, name, rows, out, COLUMNS), said
 
 
 def curves_from_data(ax: Any, data: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...tasks.base import REJECTED
 from ...trajectory import Trajectory
 from ..base import StepSummary
 from ..reading import SPEC_FAILURES, Reading, fields_of
@@ -83,7 +84,7 @@ def _verdicts(reading: Reading) -> list[Finding]:
         )
     for name, kinds, words in (
         ("verifier_timeout", ("timeout",), "ran out of the verifier's time"),
-        ("verifier_crash", ("crash", "memory", "wrong_shape", "refused"), "failed in the verifier"),
+        ("verifier_crash", ("crash", "memory", "wrong_shape", "refused", *REJECTED), "failed in the verifier"),
     ):
         events = [v.event for v in reading.verdicts if v.failure in kinds]
         if events:

@@ -5,7 +5,7 @@ import json
 SYSTEM_PROMPT = "You propose solutions to an optimisation task."
 BATCH = 8  # answers sampled at once
 TEMPERATURE = 1.0
-MAX_TOKENS = 160  # of one answer
+MAX_TOKENS = 128  # of one answer
 
 
 def build_prompt(state):

@@ -249,7 +249,7 @@ def parse_loosely(block):
     for attempt, parse in ((block, json.loads), (tidy, json.loads), (tidy, ast.literal_eval)):
         try:
             answer = parse(attempt)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(answer, dict):
             return answer

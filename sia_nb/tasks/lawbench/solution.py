@@ -5,28 +5,27 @@ Imports no numpy, so that prompts and grammars can be made without it.
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import InvalidSolution
+from .. import code
 from ..base import Solution
 from ..space import Field, Space
 
 ENTRY = "fit_predict"
-MAX_BYTES = 200_000
+ARGUMENTS = ("train_texts", "train_labels", "texts")
 VIEWS = ("char1", "char12", "char13", "char2", "char23", "word1", "word12")
 MODELS = ("centroid", "knn", "nb", "ridge", "svc")
 SIZES = {"char1": (1,), "char12": (1, 2), "char13": (1, 2, 3), "char2": (2,), "char23": (2, 3), "word1": (1,), "word12": (1, 2)}
 
 SPACE = Space(
     [
-        Field("view", VIEWS, "what is counted: characters or words, n-grams from the first to the last digit"),
+        Field("view", VIEWS, "what is counted: characters or words, n-grams from the first to the last digit", kind="structure"),
         Field("tf", ("raw", "binary", "log", "loglog", "bm25"), "how a count grows into a weight"),
         Field("idf", ("none", "smooth", "plain", "okapi"), "inverse document frequency"),
         Field("min_df", (1, 2, 3, 5, 10, 20), "a feature occurs in at least so many train texts", True),
         Field("select", (2000, 5000, 10000, 20000, 50000, "all"), "features kept by chi-squared with the class", True),
-        Field("model", MODELS, "nearest class mean, neighbours, naive Bayes, ridge regression, linear SVC"),
+        Field("model", MODELS, "nearest class mean, neighbours, naive Bayes, ridge regression, linear SVC", kind="structure"),
         Field(
             "strength",
             (0.03, 0.1, 0.3, 1, 3, 10, 30),
@@ -38,12 +37,13 @@ SPACE = Space(
             "level2",
             ("none", "bias", "stack", "rerank"),
             "on held-out scores: class offsets, weights per model and class, or a judge of the top 6",
+            kind="post-processing",
         ),
-        Field("strength2", (0.01, 0.1, 1, 10), "how closely the second level follows single texts", True),
-        Field("view2", ("none", *VIEWS), "the text view of a second model"),
-        Field("model2", MODELS, "the second model; the fields above hold for it too"),
-        Field("view3", ("none", *VIEWS), "the text view of a third model"),
-        Field("model3", MODELS, "the third model"),
+        Field("strength2", (0.01, 0.1, 1, 10), "how closely the second level follows single texts", True, "post-processing"),
+        Field("view2", ("none", *VIEWS), "the text view of a second model", kind="structure"),
+        Field("model2", MODELS, "the second model; the fields above hold for it too", kind="structure"),
+        Field("view3", ("none", *VIEWS), "the text view of a third model", kind="structure"),
+        Field("model3", MODELS, "the third model", kind="structure"),
     ]
 )
 
@@ -104,23 +104,9 @@ def parse(text: str) -> Solution:
     Raises:
         InvalidSolution: unparsable, unknown_field, missing_field, bad_value, syntax or no_entry.
     """
-    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
-        raise InvalidSolution("unparsable", f"longer than {MAX_BYTES} bytes")
-    if any(line.startswith(("def ", "import ")) for line in text.splitlines()):
-        return Solution("code", check_code(text))
-    return Solution("spec", SPACE.dump(SPACE.parse(text.strip())))
+    return code.parse(text, SPACE, ENTRY, ARGUMENTS)
 
 
 def check_code(text: str) -> str:
     """Free Python, its syntax and entry checked without running it; lines without trailing space."""
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None)
-        raise InvalidSolution("syntax", f"{getattr(error, 'msg', error)}{f' in line {line}' if line else ''}") from None
-    entries = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == ENTRY]
-    if not entries:
-        raise InvalidSolution("no_entry", f"no function '{ENTRY}(train_texts, train_labels, texts)' at the top level")
-    if len(entries[-1].args.posonlyargs + entries[-1].args.args) != 3 and entries[-1].args.vararg is None:
-        raise InvalidSolution("no_entry", f"'{ENTRY}' must take three arguments: train_texts, train_labels, texts")
-    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
+    return code.check(text, ENTRY, ARGUMENTS)

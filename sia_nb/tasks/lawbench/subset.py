@@ -7,12 +7,12 @@ one data folder share their processes, so that sixteen instances do not need six
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ...errors import InvalidSolution
 from ..base import Score, Solution
+from ..process import SharedPool
 from .files import read_json, sha256
 from .instances import subsets
 from .process import SpecWorker
@@ -20,33 +20,6 @@ from .solution import SPACE
 from .verifier import METHOD, LawBenchVerifier
 
 SUBSET_METHOD = 1
-
-
-class Shared:
-    """Processes of one folder that several verifiers ask; they end with the last holder."""
-
-    _open: ClassVar[dict[tuple[Path, int], Shared]] = {}
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, workers: list[SpecWorker]):
-        self.idle, self.all, self.free, self.holders = list(workers), list(workers), threading.Semaphore(len(workers)), 0
-
-    @classmethod
-    def hold(cls, folder: Path, workers: list[SpecWorker]) -> Shared:
-        """The processes of ``folder``, as many as ``workers``; these where there are none yet."""
-        with cls._lock:
-            found = cls._open.setdefault((folder.resolve(), len(workers)), cls(workers))
-            found.holders += 1
-            return found
-
-    def release(self) -> None:
-        """Give them back."""
-        with self._lock:
-            self.holders -= 1
-            if not self.holders:
-                self._open.pop(next(k for k, v in self._open.items() if v is self))
-                for worker in self.all:
-                    worker.close()
 
 
 class SubsetVerifier(LawBenchVerifier):
@@ -64,8 +37,8 @@ class SubsetVerifier(LawBenchVerifier):
         self._fit = self.subset.fit_rows(read_json(self.layout.public / "labels.json"))
         self._request = {"key": sha256(repr((self._fit, new)).encode())[:16], "fit": self._fit, "new": new}
         self._mark = f"instance {SUBSET_METHOD} {instance} {self._request['key']}"
-        self._shared: Shared | None = Shared.hold(self.layout.public, self._idle)
-        self._idle, self._free, self._all = self._shared.idle, self._shared.free, []
+        self._shared: SharedPool | None = SharedPool.hold(self.layout.public.resolve(), self._pool)
+        self._pool = self._shared.pool
 
     def score(self, solution: Solution) -> Score:
         """The verdict on the dev texts of the instance's charges: value is macro accuracy; metrics macro, top1, se."""
@@ -99,9 +72,8 @@ class SubsetVerifier(LawBenchVerifier):
         key, spec = super()._key(solution)
         return sha256(f"{self._mark}\n{key}".encode()), spec
 
-    def _name(self, solution_id: str) -> Path:
-        text = f"{METHOD} {self._data} {self._mark} {solution_id}"
-        return self.cache_dir / "ids" / f"{sha256(text.encode())[:32]}.json"
+    def _name(self, solution_id: str) -> str:
+        return f"{METHOD} {self._data} {self._mark} {solution_id}"
 
     def _ask(self, worker: SpecWorker, spec: dict[str, Any], precise: bool) -> list[int]:
         return worker.predict(spec, precise, self._request)[0]

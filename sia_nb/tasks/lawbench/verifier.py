@@ -6,24 +6,21 @@ and ``seal`` fit every text. The host holds the labels. What runs a solution is 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import json
 import math
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, InvalidSolution
 from ..base import Score, Solution
+from ..process import Failed, Pool
+from ..remember import Memory
 from .compile import compile_spec
 from .counts import QUICK_TEXTS, fingerprint, quick_rows
 from .data import current
-from .files import Layout, read_json, sha256, write_json
-from .process import Failed, SpecWorker, run_code
+from .files import FILES, Layout, read_json, sha256
+from .process import SpecWorker, run_code
 from .solution import SPACE, bases, check_code
 
 METHOD, QUICK_METHOD = 3, 1
@@ -95,11 +92,8 @@ class LawBenchVerifier:
         self.cache_dir = Path(cache_dir)
         self.unsafe = unsafe_no_sandbox
         self.code_seconds, self.code_memory_mb = code_seconds, code_memory_mb
-        self._idle = [SpecWorker(self.layout.public) for _ in range(max(1, workers))]
-        self._all = list(self._idle)
-        self._free = threading.Semaphore(len(self._idle))
-        self._known: dict[str, dict[str, Any]] = {}
-        self._pred: dict[str, list[int]] = {}
+        self._memory = Memory(self.cache_dir, FILES, lambda entry: len(entry["pred"]) == len(self._labels))
+        self._pool = Pool([SpecWorker(self.layout.public) for _ in range(max(1, workers))])
 
     # --- the contract -------------------------------------------------------------------------------
     def score(self, solution: Solution) -> Score:
@@ -135,7 +129,7 @@ class LawBenchVerifier:
             DataError: an id was never scored as valid on this data, neither here nor by another process with
                 this cache folder.
         """
-        hits = [[float(p == y) for p, y in zip(self._pred_of(i), self._labels, strict=True)] for i in (a, b)]
+        hits = [[float(p == y) for p, y in zip(self._known(i), self._labels, strict=True)] for i in (a, b)]
         return macro_se([x - z for x, z in zip(*hits, strict=True)], self._labels)
 
     def seal(self, solution: Solution, *, compiled: bool = False) -> dict[str, float]:
@@ -163,10 +157,12 @@ class LawBenchVerifier:
             "n": float(len(hits)),
         }
 
+    def _known(self, solution_id: str) -> list[int]:
+        return self._memory.of(self._name(solution_id), solution_id)["pred"]
+
     def close(self) -> None:
         """End the worker processes; doing it twice is fine."""
-        for worker in self._all:
-            worker.close()
+        self._pool.close()
 
     def __enter__(self) -> LawBenchVerifier:
         return self
@@ -188,12 +184,8 @@ class LawBenchVerifier:
     def _run(self, solution: Solution, spec: dict[str, Any] | None, precise: bool = False) -> list[int]:
         if spec is None:
             return self._run_source(solution, precise)
-        with self._free:
-            worker = self._idle.pop()
-            try:
-                return self._ask(worker, spec, precise)
-            finally:
-                self._idle.append(worker)
+        with self._pool.one() as worker:
+            return self._ask(worker, spec, precise)
 
     def _ask(self, worker: SpecWorker, spec: dict[str, Any], precise: bool) -> list[int]:
         return worker.predict(spec, precise)[0]
@@ -234,40 +226,13 @@ class LawBenchVerifier:
         )
 
     # --- remembering --------------------------------------------------------------------------------
-    def _remembered(self, solution: Solution, key: str, run: Any, remember_pred: bool = True) -> Score:
-        entry, seconds, cached = self._known.get(key) or self._load(key), 0.0, True
-        if entry is None:
-            with self._alone(key):
-                entry = self._load(key)
-                if entry is None:
-                    cached, began = False, time.perf_counter()
-                    entry = self._fresh(key, run)
-                    seconds = time.perf_counter() - began
-        self._known[key] = entry
+    def _remembered(self, solution: Solution, key: str, run: Callable[[], list[int]], remember_pred: bool = True) -> Score:
+        entry, seconds, cached = self._memory.get(key, lambda: {"pred": run()})
         if "failed" in entry:
             return Score(0.0, False, entry["failed"], solution_id=solution.id, seconds=seconds, cached=cached)
         if remember_pred:
-            self._note(solution.id, key)
-            self._pred[solution.id] = entry["pred"]
+            self._memory.note(self._name(solution.id), solution.id, key)
         return self._score(entry["pred"], solution.id, seconds, cached)
-
-    def _fresh(self, key: str, run: Any) -> dict[str, Any]:
-        try:
-            entry: dict[str, Any] = {"pred": run()}
-        except Failed as error:
-            entry = {"failed": f"{error.kind}: {error}"}
-        if not entry.get("failed", "").startswith(("timeout", "refused")):
-            self._save(key, entry)
-        return entry
-
-    @contextlib.contextmanager
-    def _alone(self, key: str) -> Iterator[None]:
-        """One process at a time works on a verdict: runs side by side ask for many of the same."""
-        folder = self.cache_dir / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / key[:2], "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _score(self, pred: list[int], solution_id: str, seconds: float, cached: bool) -> Score:
         hits = [p == y for p, y in zip(pred, self._labels, strict=True)]
@@ -276,45 +241,6 @@ class LawBenchVerifier:
         classes = {self._classes[c]: {"n": len(h), "hits": sum(h)} for c, h in by_class(hits, self._labels).items()}
         return Score(value, True, "", metrics, {"classes": classes}, solution_id, seconds, cached)
 
-    def _load(self, key: str) -> dict[str, Any] | None:
-        """A remembered entry; a damaged file is removed and counts as none."""
-        path = self.cache_dir / f"{key[:32]}.json"
-        try:
-            raw = json.loads(path.read_bytes())
-            entry = raw["entry"]
-            whole = raw["key"] == key and raw["check"] == sha256(json.dumps(entry).encode())
-            if whole and ("failed" in entry or len(entry["pred"]) == len(self._labels)):
-                return entry
-        except OSError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            pass
-        path.unlink(missing_ok=True)
-        return None
-
-    def _name(self, solution_id: str) -> Path:
-        """Where it stands by what key a solution's verdict is remembered."""
-        text = f"{METHOD} {QUICK_METHOD} {QUICK_TEXTS} {self._data} {solution_id}"
-        return self.cache_dir / "ids" / f"{sha256(text.encode())[:32]}.json"
-
-    def _note(self, solution_id: str, key: str) -> None:
-        if solution_id not in self._pred:
-            write_json(self._name(solution_id), {"id": solution_id, "key": key})
-
-    def _pred_of(self, solution_id: str) -> list[int]:
-        """Predictions behind the verdict on a solution, from memory or from the cache folder."""
-        if solution_id not in self._pred:
-            try:
-                entry = self._load(read_json(self._name(solution_id))["key"]) or {}
-            except (OSError, ValueError, KeyError, TypeError, DataError):
-                entry = {}
-            if "pred" not in entry:
-                raise DataError(
-                    f"lawbench: no valid verdict on solution {solution_id} is remembered in {self.cache_dir}. Call score() "
-                    "on it before paired_se()."
-                )
-            self._pred[solution_id] = entry["pred"]
-        return self._pred[solution_id]
-
-    def _save(self, key: str, entry: dict[str, Any]) -> None:
-        write_json(self.cache_dir / f"{key[:32]}.json", {"key": key, "entry": entry, "check": sha256(json.dumps(entry).encode())})
+    def _name(self, solution_id: str) -> str:
+        """What stands for a solution on this data, by this method."""
+        return f"{METHOD} {QUICK_METHOD} {QUICK_TEXTS} {self._data} {solution_id}"
