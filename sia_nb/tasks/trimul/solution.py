@@ -116,7 +116,7 @@ SPACE_CUDA = Space(
         Field("narrow_stages", (1, 2, 3, 4), "tiles of weights in flight", True),
         Field("wide_rows", (32, 64, 128), "the same four where C > 128", True),
         Field("wide_pairs", (16, 32, 64, 128), "pairs", True),
-        Field("wide_warps", (4, 8), "warps", True),
+        Field("wide_warps", (4, 8, 16), "warps", True),
         Field("wide_stages", (1, 2, 3, 4), "stages", True),
         Field("product", ("cublas", "triton"), "the batched product over k", kind="structure"),
         Field("product_tile", ("64x64", "128x64", "128x128", "128x256"), "tile of o in an own product", True),
