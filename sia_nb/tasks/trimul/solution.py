@@ -22,18 +22,34 @@ MAX_BYTES = 200_000
 
 SPACE = Space(
     [
-        Field("projections", ("separate", "sides", "joined"), "five products, one a side and the gate's, or one of all five"),
-        Field("layout", ("last", "moved", "first"), "channels last; moved first when stored; or first from the product on"),
-        Field("product", ("einsum", "matmul"), "how o is summed over k"),
+        Field(
+            "projections",
+            ("separate", "sides", "joined"),
+            "five products, one a side and the gate's, or one of all five",
+            kind="structure",
+        ),
+        Field(
+            "layout",
+            ("last", "moved", "first"),
+            "channels last; moved first when stored; or first from the product on",
+            kind="structure",
+        ),
+        Field("product", ("einsum", "matmul"), "how o is summed over k", kind="structure"),
         Field(
             "gate",
             ("sigmoid", "glu", "compiled"),
             "sides' gates: two operations, one (for joined products), or one with the mask by torch.compile, which takes long",
+            kind="structure",
         ),
-        Field("mask", ("always", "needed"), "multiply by the mask always, or only where it is not all ones"),
-        Field("in_place", (False, True), "gates and mask overwrite the projections"),
+        Field("mask", ("always", "needed"), "multiply by the mask always, or only where it is not all ones", kind="structure"),
+        Field("in_place", (False, True), "gates and mask overwrite the projections", kind="structure"),
         Field("rows", (0, 4, 8, 16, 32, 64), "rows i at a time through projections and output, to stay in cache; 0: all", True),
-        Field("out_norm", ("layer_norm", "stepwise"), "norm of o: one operation with channels last, or mean and variance"),
+        Field(
+            "out_norm",
+            ("layer_norm", "stepwise"),
+            "norm of o: one operation with channels last, or mean and variance",
+            kind="structure",
+        ),
         Field(
             "format",
             ("float32", "bfloat16", "float16"),
@@ -63,36 +79,60 @@ FALLBACK = {
 SPACE_CUDA = Space(
     [
         Field("format", ("float32", "tf32", "float16"), "number format of products and of what is kept between them"),
-        Field("project", ("separate", "joined", "triton"), "norm, projections, gates, mask: five products, one, or own kernels"),
-        Field("norm", ("fused", "separate", "wide"), "own kernel of the first norm: none, always, or only for C > 128"),
+        Field(
+            "project",
+            ("separate", "joined", "triton"),
+            "norm, projections, gates, mask: five products, one, or own kernels",
+            kind="structure",
+        ),
+        Field(
+            "norm",
+            ("fused", "separate", "wide"),
+            "own kernel of the first norm: none, always, or only for C > 128",
+            kind="structure",
+        ),
         Field(
             "operand",
             ("left", "right", "wide"),
             "x is its products' left operand, from registers, or right, from shared memory, or right only for C > 128",
+            kind="structure",
         ),
         Field(
-            "layout", ("maps", "rows", "tiles"), "left, right as [B, H, i, k], as [i, B, H, k], or that by hardware tile stores"
+            "layout",
+            ("maps", "rows", "tiles"),
+            "left, right as [B, H, i, k], as [i, B, H, k], or that by hardware tile stores",
+            kind="structure",
         ),
-        Field("loads", ("pointers", "tiles"), "operands of the projections by ordinary loads, or by hardware tile loads"),
-        Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh"),
+        Field(
+            "loads",
+            ("pointers", "tiles"),
+            "operands of the projections by ordinary loads, or by hardware tile loads",
+            kind="structure",
+        ),
+        Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh", kind="structure"),
         Field("narrow_rows", (32, 64, 128), "rows of x in one tile where C <= 128", True),
         Field("narrow_pairs", (16, 32, 64, 128), "pairs of projection and gate in one tile", True),
         Field("narrow_warps", (4, 8), "warps of a tile", True),
         Field("narrow_stages", (1, 2, 3, 4), "tiles of weights in flight", True),
         Field("wide_rows", (32, 64, 128), "the same four where C > 128", True),
         Field("wide_pairs", (16, 32, 64, 128), "pairs", True),
-        Field("wide_warps", (4, 8), "warps", True),
+        Field("wide_warps", (4, 8, 16), "warps", True),
         Field("wide_stages", (1, 2, 3, 4), "stages", True),
-        Field("product", ("cublas", "triton"), "the batched product over k"),
+        Field("product", ("cublas", "triton"), "the batched product over k", kind="structure"),
         Field("product_tile", ("64x64", "128x64", "128x128", "128x256"), "tile of o in an own product", True),
         Field("product_stages", (2, 3, 4), "tiles in flight in an own product", True),
-        Field("output", ("torch", "triton"), "norm of o, gate and output product: PyTorch or one own kernel"),
+        Field("output", ("torch", "triton"), "norm of o, gate and output product: PyTorch or one own kernel", kind="structure"),
         Field("output_rows", (16, 32, 64, 128), "rows of o in one tile", True),
         Field("output_columns", (32, 64, 128), "channels of y in one step", True),
         Field("output_warps", (4, 8), "warps of a tile", True),
         Field("output_stages", (1, 2, 3), "tiles of weights in flight", True),
-        Field("compiled", (False, True), "the PyTorch parts through torch.compile"),
-        Field("launch", ("jit", "direct"), "launch own kernels through Triton's JIT, or past it with memory kept between calls"),
+        Field("compiled", (False, True), "the PyTorch parts through torch.compile", kind="structure"),
+        Field(
+            "launch",
+            ("jit", "direct"),
+            "launch own kernels through Triton's JIT, or past it with memory kept between calls",
+            kind="structure",
+        ),
     ]
 )
 
