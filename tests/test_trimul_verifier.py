@@ -249,6 +249,7 @@ def test_slowing_the_reference_down_is_seen(meddle):
         stack.callback(reference.close)
         judge = Judge(reference, None, first_seconds=30, seconds=60)
         reference.prepare(SMALL.timed[0], 1, 30)
+        judge._draw(1)
         assert judge._refer(1) > 0 and judge._refer(2) > 0
         meddle(max(reference._placed))
         with pytest.raises(Failed, match="priority, cores or limits") as error:

@@ -25,7 +25,7 @@ from .session import PATIENT, Session
 PATIENCE = 120.0  # seconds for anything but a candidate's call
 CALL_SECONDS = 20.0  # of a call that is not the first
 OUTSIDE_SHARE, OUTSIDE_SLACK = 0.7, 30.0  # a GPU process's own µs must be at least the share of the host's, less the slack
-GOOD, NOISY = 0.03, 4  # relative standard error of a case that is good enough; how much longer a noisy one is timed
+GOOD, NOISY = 0.03, 3  # relative standard error of a case that is good enough; how much longer a noisy one is timed
 EARLIER = 4  # how many earlier inputs a wrong output is compared with
 
 
@@ -127,19 +127,25 @@ class Judge:
         seen = self._seeds.setdefault(case, [])
         self.reference.prepare(case, self._base_of(case), PATIENCE)
         self.candidate.prepare(case, self._base_of(case), self._left(PATIENCE))
-        ours = self._refer(seed)
-        theirs = self._call(case, seed, CALL_SECONDS if seen else self.first_seconds)
+        self._draw(seed)
+        limit = CALL_SECONDS if seen else self.first_seconds
         seen.append(seed)
+        if len(seen) % 2:  # who is first finds other caches
+            ours, theirs = self._refer(seed), self._call(case, seed, limit)
+        else:
+            theirs, ours = self._call(case, seed, limit), self._refer(seed)
         self._same(case, seed)
         return ours, theirs
 
-    def _refer(self, seed: int, **more: Any) -> float:
-        """Draw inputs and run the reference on them; its seconds. Raises ``Failed`` where it was kept from running freely."""
-        if self.reference.device == "cuda":
-            took = self.reference.call(PATIENCE, seed=seed, **more)
-        else:
+    def _draw(self, seed: int, **more: Any) -> None:
+        """On a CPU, write the next call's inputs where both processes find them."""
+        if self.reference.device == "cpu":
             self.reference.ask("draw", PATIENCE, seed=seed, **more)
-            took = self.reference.call(PATIENCE)
+
+    def _refer(self, seed: int, **more: Any) -> float:
+        """Run the reference on the inputs that were drawn; its seconds. Raises ``Failed`` where it could not run freely."""
+        draw = {"seed": seed, **more} if self.reference.device == "cuda" else {}
+        took = self.reference.call(PATIENCE, **draw)
         if self.reference.moved():
             raise Failed("meddled", "the priority, cores or limits of the reference's process were changed")
         return took
@@ -183,6 +189,7 @@ class Judge:
                 return "stale", f"{case.name}: the output is that of an earlier call's weights; they must be read at every call"
         if case.masked and self._explained(fits, seed, ones=True):
             return "mask_ignored", f"{case.name}: the output is that of a mask of ones, not of the one it was given"
+        self._draw(seed)
         self._refer(seed)
         self.candidate.ask("again", self._left(PATIENCE))
         if fits():
@@ -199,6 +206,7 @@ class Judge:
         return list(dict.fromkeys([*seen[:1], *seen[-EARLIER:]]))
 
     def _explained(self, fits: Callable[[], bool], seed: int, **more: Any) -> bool:
+        self._draw(seed, **more)
         self._refer(seed, **more)
         return fits()
 

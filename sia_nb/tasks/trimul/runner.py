@@ -49,6 +49,8 @@ class Runner:
         with warnings.catch_warnings():  # the reference's process can only read outputs
             warnings.simplefilter("ignore")
             self.block, self.shared = (torch.frombuffer(m, dtype=torch.float32) for m in self._maps)
+        self._own = mmap.mmap(-1, sizes[1]) if reads and device == "cpu" else None  # the same kind of memory as a candidate's
+        self.stored = None if self._own is None else torch.frombuffer(self._own, dtype=torch.float32)
         self.function: Any = reference if reads else None
         self.case: Case | None = None
         self.held: Inputs | None = None  # what draws; on a CPU in the reference's process alone
@@ -217,14 +219,14 @@ class Runner:
 
     def _store(self) -> None:
         y = self.output
-        if self.role == "candidate" and self.device == "cpu":
-            self.copy_(self.shared[: y.numel()].view(y.shape), y)
+        if self.device == "cpu":
+            into = self.shared if self._own is None else self.stored
+            self.copy_(into[: y.numel()].view(y.shape), y)
             return
         if self.copy.shape != y.shape or self.copy.device != y.device:
             self.copy = self.empty_like(y, memory_format=self.torch.contiguous_format)
         self.copy_(self.copy, y)  # in the stream's order: work on another stream is not waited for
-        if self.device == "cuda":
-            self.synchronize()
+        self.synchronize()
 
     def _namespaces(self) -> dict[str, Any]:
         found = {f"time.{k}": v for k, v in vars(time).items() if callable(v)}
