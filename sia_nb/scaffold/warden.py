@@ -229,6 +229,7 @@ def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
         env={**job["env"]},
         max_processes=limits["processes"],
         extra_deny_syscalls=["memfd_create"],
+        gpu_devices=[] if job["devices"] else None,
     )
     process = box.popen(argv, stdin=mode.INHERIT, stdout=mode.INHERIT, stderr=mode.INHERIT)
     if left is not None:
