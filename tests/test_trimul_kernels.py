@@ -30,7 +30,7 @@ VARIANTS = {
 
 def call(what, cases, seconds=600):
     """The JSON that ``tests/trimul_kernels.py`` prints."""
-    pytest.importorskip("triton", reason="needs triton, a dependency on Linux")
+    pytest.importorskip("triton", reason="needs triton, a dependency on x86-64 Linux")
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": str(int(what == "interpret"))}
