@@ -14,7 +14,7 @@ from ..errors import StoreError
 from ..store import commit, results_dir
 from . import collect, panels
 from .collect import Finished
-from .paper import ARM_NAMES, ARMS, FIGURES, PAPER, TIMED, title
+from .paper import ARM_NAMES, ARMS, FIGURES, PAPER, title
 
 STYLE = str(Path(__file__).with_name("sia.mplstyle"))
 
@@ -81,12 +81,11 @@ def figure_task(task: str, *, profile: str = "", out: Path | None = None, also: 
     ours, reference = gather(task, profile, also)
     used = ours or reference
     with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.27})
+        fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.3})
         rows = collect.rows(task, ours, collect.comparable(task, ours, reference))
         panels.panel_from_data(left, task=task, rows=rows, title=f"(a) {title_of(task, used)}")
         curves = [{"arm": f.arm, "seed": f.seed, **collect.curve(f.run)} for f in used]
-        machines = [used[0].hardware] if task in TIMED else []
-        label = panels.on(f"{get_task(task).metric},\nthe loop's verdict", machines)
+        label = panels.on(f"{get_task(task).metric},\nthe loop's verdict", task, used[0].hardware)
         panels.progress_from_data(right, curves, ylabel=label, metric=PAPER[task]["metric"])
         provenance(fig, used)
         files = save(fig, name, rows, out)
