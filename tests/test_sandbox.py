@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sia_nb
 from sia_nb.errors import SandboxError
@@ -183,6 +188,132 @@ except OSError:
 """
     _, out, _ = run(code, tmp_path, backend)
     assert out.split() == ["-1", "-1", "-1", "no"]
+
+
+@isolating
+def test_cannot_reach_into_processes_outside(backend, tmp_path):
+    """Each call that takes a pid (or all processes of a user) and needs no more than the same user, aimed at this process."""
+    if not seccomp.program():
+        pytest.skip("no filter for this architecture")
+    code = """
+import ctypes, errno, os, platform, sys
+libc = ctypes.CDLL(None, use_errno=True)
+host, page = int(sys.argv[1]), int(sys.argv[2])
+column = ["x86_64", "aarch64"].index(platform.machine())
+def call(numbers, *arguments):
+    fixed = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return libc.syscall(ctypes.c_long(numbers[column]), *fixed)
+def longs(*values): return (ctypes.c_ulong * len(values))(*values)
+zero, batch = ctypes.c_int(0), (ctypes.c_uint32 * 12)(48, 3)
+own = ctypes.create_string_buffer(64)
+here, there = longs(ctypes.addressof(own), 8), longs(page, 8)
+fd = call((434, 434), host, 0)
+attacks = {
+    "priority": lambda: libc.setpriority(0, host, 3),
+    "priority of a user": lambda: libc.setpriority(2, 0, 0),
+    "affinity": lambda: call((203, 122), host, 8, longs(1)),
+    "scheduler": lambda: libc.sched_setscheduler(host, 3, ctypes.byref(zero)),
+    "scheduling parameter": lambda: libc.sched_setparam(host, ctypes.byref(zero)),
+    "scheduling attributes": lambda: call((314, 274), host, batch, 0),
+    "disk priority": lambda: call((251, 30), 1, host, (2 << 13) | 7),
+    "disk priority of a user": lambda: call((251, 30), 3, os.getuid(), 0),
+    "limit": lambda: call((302, 261), host, 4, longs(0, 0), None),
+    "limit, read": lambda: call((302, 261), host, 4, None, longs(0, 0)),
+    "memory, read": lambda: call((310, 270), host, here, 1, there, 1, 0),
+    "memory, write": lambda: call((311, 271), host, here, 1, there, 1, 0),
+    "trace": lambda: libc.ptrace(16, host, 0, 0),
+    "seize": lambda: libc.ptrace(0x4206, host, 0, 0),
+    "descriptor": lambda: call((438, 438), fd, 1, 0),
+    "compare": lambda: call((312, 272), os.getpid(), host, 1, 0, 0),
+    "page out": lambda: call((440, 440), fd, longs(page, 4096), 1, 21, 0),
+    "migrate": lambda: call((256, 238), host, 64, longs(1), longs(1)),
+    "move": lambda: call((279, 239), host, 1, longs(page), None, (ctypes.c_int * 1)(), 0),
+    "signal": lambda: libc.kill(host, 0),
+    "signal by descriptor": lambda: call((424, 424), fd, 0, None, 0),
+}
+for name, attack in attacks.items():
+    print(name, "DONE" if attack() != -1 else "refused", sep=": ")
+print(libc.setpriority(0, 0, 4), os.getpriority(0, 0), libc.setpriority(0, os.getpid(), 5))
+os.sched_setaffinity(0, os.sched_getaffinity(0))
+import resource
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+print("own: set")
+"""
+
+    def state():
+        limits = Path(f"/proc/{os.getpid()}/limits").read_text()
+        attributes = os.sched_getaffinity(0), os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)
+        return limits, *attributes, psutil.Process().ionice(), bytes(page)
+
+    page = mmap.mmap(-1, mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    before = state()
+    process, out, _ = run(code, tmp_path, backend, args=[os.getpid(), address])
+    assert state() == before
+    *attacks, own, last = out.splitlines()
+    assert process.poll() == 0 and last == "own: set" and own == "0 4 -1", out
+    assert len(attacks) == 21 and all(line.endswith(": refused") for line in attacks), out
+
+
+@isolating
+def test_cannot_rank_before_the_host(backend, tmp_path):
+    code = """
+import os, resource
+limit, size = resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for rise in (
+    lambda: os.setpriority(os.PRIO_PROCESS, 0, -1),
+    lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
+    lambda: resource.setrlimit(limit, (size + 1, size + 1)),
+):
+    try:
+        rise(); print("DONE")
+    except (OSError, ValueError):
+        print("no")
+"""
+    _, out, _ = run(code, tmp_path, backend)
+    assert out.split() == ["no"] * 3, out
+
+
+def verdict(filter_: bytes, audit: int, number: int, arguments: tuple[int, ...]) -> int:
+    """What a seccomp filter returns for a call: classic BPF, as far as the filter uses it."""
+    data = struct.pack("=IIQ6Q", number, audit, 0, *arguments)
+    at, loaded = 0, 0
+    while True:
+        operation, yes, no, k = struct.unpack_from("=HBBI", filter_, 8 * at)
+        at += 1
+        if operation == 0x06:
+            return k
+        if operation == 0x20:
+            loaded = struct.unpack_from("=I", data, k)[0]
+        else:
+            at += yes if {0x15: loaded == k, 0x35: loaded >= k}[operation] else no
+
+
+NAMED = [n for calls in (seccomp.DENIED, seccomp.OWN_ONLY) for row in calls.values() for n in row[:2]]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@given(
+    number=st.sampled_from(NAMED) | st.integers(0, 460),
+    x=st.integers(0, 3),
+    y=st.sampled_from([0, 1, 1 << 32]) | st.integers(0, 2**64 - 1),
+)
+def test_the_filter_lets_through_only_what_is_aimed_at_the_caller(machine, number, x, y):
+    allow, refuse = 0x7FFF0000, 0x00050001  # SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO with EPERM
+    column, audit = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}[machine]
+    first = [(142, 118), (144, 119), (314, 274), (203, 122), (302, 261)]  # a pid comes first
+    who = {(141, 140): 0, (251, 30): 1}  # whose kind comes first, then the pid: PRIO_PROCESS, IOPRIO_WHO_PROCESS
+    expected = {pair[column]: x == 0 for pair in first} | {
+        pair[column]: x == kind and y % 2**32 == 0 for pair, kind in who.items()
+    }
+    assert verdict(seccomp.program(machine, ()), audit, number, (x, y, 0, 0, 0, 0)) == (
+        allow if expected.get(number, True) else refuse
+    )
+    denied = {pair[column] for pair in seccomp.DENIED.values()}
+    allowed = expected.get(number, True) and number not in denied
+    assert verdict(seccomp.program(machine), audit, number, (x, y, 0, 0, 0, 0)) == (allow if allowed else refuse)
+    assert verdict(seccomp.program(machine), audit, number + 0x40000000, (0,) * 6) == refuse
+    assert verdict(seccomp.program(machine), 0x40000003, number, (0,) * 6) == 0x80000000  # i386: killed
 
 
 @each

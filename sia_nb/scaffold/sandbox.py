@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -225,7 +226,7 @@ def _sandlock_missing() -> str:
 
     if importlib.util.find_spec("sandlock") is None:
         return "package sandlock is not installed"
-    return ""
+    return "" if seccomp.program() else f"there is no system call filter for {platform.machine()}"
 
 
 def _bwrap() -> str | None:
@@ -353,6 +354,8 @@ def _launch(
             job["write"] += ["/dev/null", *job["devices"]]
             if job["devices"]:  # what a GPU's driver looks up; other backends have a /proc of their own
                 job["read"] += _both(["/proc/driver", "/proc/devices", "/proc/modules"])
+            # sandlock denies by name but cannot look at arguments; its supervisor needs some of what the program must not do
+            job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=()).hex()
         elif backend == "bubblewrap":
             rules = stack.enter_context(tempfile.TemporaryFile())
             if seccomp.program():
