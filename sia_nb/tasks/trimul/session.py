@@ -111,7 +111,7 @@ class Session:
         self._socket, theirs = socket.socketpair()
         self._process: Any = None
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN), "OMP_PROC_BIND": "true"}
+        env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN)}
         env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of compilers that outlives a call
         env |= {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"), "TRITON_CACHE_DIR": str(self.folder / "triton")}
         env |= {name: os.environ[name] for name in PASSED_ON if device == "cuda" and name in os.environ}
