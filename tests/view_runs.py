@@ -5,7 +5,7 @@ import json
 from sia_nb.config import make_config
 from sia_nb.store import Run, write_json
 
-METRICS = {"lawbench": "top1", "denoising": "mse_norm"}
+METRICS = {"lawbench": "top1", "denoising": "mse_norm", "trimul": "speedup", "trimul_cuda": "score"}
 
 
 def a_run(

@@ -121,6 +121,7 @@ def launch(
     *,
     read: Sequence[Path] = (),
     write: Sequence[Path] = (),
+    devices: Sequence[Path] = (),
     limits: Limits | None = None,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
@@ -137,6 +138,7 @@ def launch(
         argv: the program, by absolute path, and its arguments.
         read: folders and files it may read beside the interpreter's own, this package and the system libraries.
         write: folders it may also write; they must exist.
+        devices: device files it may use, for example a GPU's.
         limits: see ``Limits``; a passed one ends the whole tree and stands in ``Process.limit_hit``.
         pass_fds: descriptors it inherits under the same numbers, beside 0, 1 and 2.
         env: variables added to the clean, minimal environment.
@@ -150,7 +152,9 @@ def launch(
         SandboxError: no usable backend, or the program could not be started.
     """
     chosen = choose(backend, trusted, unsafe)
-    return _launch(chosen, list(map(str, argv)), read, write, limits or Limits(), pass_fds, env or {}, stdin, stdout, stderr)
+    return _launch(
+        chosen, list(map(str, argv)), read, write, limits or Limits(), pass_fds, env or {}, stdin, stdout, stderr, devices
+    )
 
 
 @functools.cache
@@ -285,7 +289,10 @@ def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
         out += ["--seccomp", str(fd)]
     for name, value in job["env"].items():
         out += ["--setenv", name, value]
-    out += ["--proc", "/proc", "--dev", "/dev", "--size", str(size), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    out += ["--proc", "/proc", "--dev", "/dev", "--size", str(size), "--tmpfs", "/dev/shm"]
+    for path in job["devices"]:
+        out += ["--dev-bind", path, path]
+    out += ["--remount-ro", "/dev"]
     for path in job["read"]:
         out += ["--ro-bind", path, path]
     for path in job["write"]:
@@ -324,6 +331,7 @@ def _launch(
     stdin: Any,
     stdout: Any,
     stderr: Any,
+    devices: Sequence[Path] = (),
 ) -> Process:
     for path in write:
         if not os.path.isdir(path):
@@ -333,7 +341,7 @@ def _launch(
     env = _clean_env(cwd, extra_env)
     job: dict[str, Any] = {
         "backend": backend, "argv": argv, "command": argv, "read": readable, "write": writable, "cwd": cwd, "env": env,
-        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "overhead": 0, "watch": [os.path.realpath(p) for p in write],
+        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "devices": _both(devices), "overhead": 0, "watch": [os.path.realpath(p) for p in write],
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if backend == "sandlock":
@@ -343,7 +351,9 @@ def _launch(
             job["read"] += _both(["/dev/urandom", "/dev/random", "/dev/zero", "/proc/cpuinfo", "/proc/meminfo"])
             job["read"] += _both(["/sys/devices/system/cpu"])
             job["read"] += ["/proc/self/maps"]  # its own, where threadpoolctl, and so scikit-learn, finds its libraries
-            job["write"] += ["/dev/null"]
+            job["write"] += ["/dev/null", *job["devices"]]
+            if job["devices"]:  # what a GPU's driver looks up; other backends have a /proc of their own
+                job["read"] += _both(["/proc/driver", "/proc/devices", "/proc/modules"])
             # sandlock denies by name but cannot look at arguments; its supervisor needs some of what the program must not do
             job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=()).hex()
         elif backend == "bubblewrap":

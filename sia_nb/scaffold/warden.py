@@ -252,6 +252,7 @@ def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
         clean_env=True,
         env={**job["env"]},
         max_processes=limits["processes"],
+        gpu_devices=[] if job["devices"] else None,
         extra_deny_syscalls=job["deny"],
     )
     process = box.popen(argv, stdin=mode.INHERIT, stdout=mode.INHERIT, stderr=mode.INHERIT)

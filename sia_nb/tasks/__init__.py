@@ -13,6 +13,8 @@ from ..errors import ConfigError, nearest
 REGISTRY = {
     "lawbench": "sia_nb.tasks.lawbench.task:LawBench",
     "denoising": "sia_nb.tasks.denoising.task:Denoising",
+    "trimul": "sia_nb.tasks.trimul.task:TriMul",
+    "trimul_cuda": "sia_nb.tasks.trimul.task:TriMulCuda",
 }
 
 

@@ -11,7 +11,10 @@ from ..errors import ConfigError, nearest
 from .space import Space
 
 # Words for answers that ran and yet cannot be scored, beside those of ``trajectory`` that any program can meet.
-REJECTED = ("not_a_matrix", "non_finite", "negative", "permuted", "peeked", "changed_input")
+REJECTED = (
+    *("not_a_matrix", "non_finite", "negative", "permuted", "peeked", "changed_input"),
+    *("wrong", "wrong_type", "stale", "mask_ignored", "unfinished", "patched", "forged", "meddled", "other_stream", "timer"),
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..store import Run, read_json, read_lines, results_dir, write_atomic
-from .paper import ARMS, PAPER
+from .paper import ARMS, PAPER, TIMED
 
 COLUMNS = [
     "task",
@@ -31,10 +31,12 @@ COLUMNS = [
 ]
 
 
-# Runs are pooled where all of these agree: the arms of one figure have one budget, one policy and one kind of agent.
+# Runs are pooled where all of these agree: the arms of one figure have one budget, one policy and one kind of agent, and
+# where times are measured, one machine.
 SHARED = ("profile", "instance", "agent", "agent_model", "policy", "steps", "verifier_calls", "tokens")
 # Runs of one arm that trains are pooled where these agree as well; an arm that does not train has no use for them.
 TRAINING = ("weight_share", "algorithm", "group_size", "learning_rate")
+JITTER = 0.05  # how far apart two timings of one program may lie on a quiet machine, as a share
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,13 @@ class Finished:
     @property
     def settings(self) -> tuple:
         """What must agree with another run's before the two stand in one figure."""
-        return tuple(getattr(self.run.config, name) for name in SHARED)
+        shared = tuple(getattr(self.run.config, name) for name in SHARED)
+        return (*shared, self.hardware) if self.run.config.task in TIMED else shared
+
+    @property
+    def hardware(self) -> str:
+        """The machine of the run."""
+        return self.run.info["hardware"]
 
     @property
     def training(self) -> tuple:
@@ -70,8 +78,9 @@ class Finished:
 def finished(task: str, *, profile: str = "", source: str = "ours", also: Path | None = None) -> list[Finished]:
     """The finished runs of a task and profile, one an arm and seed (the newest), by arm, then seed.
 
-    Runs of different profiles, agents, policies or budgets are never pooled: those that agree with one run are taken,
-    the finished run of this task and profile at ``also``, wherever it is kept, else the newest. ``profile`` empty: any.
+    Runs of different profiles, agents, policies or budgets are never pooled, nor times of different machines: those that
+    agree with one run are taken, the finished run of this task and profile at ``also``, wherever it is kept, else the
+    newest. ``profile`` empty: any.
     """
     root = results_dir() / ("runs" if source == "ours" else f"reference/{task}")
     reports = {p.resolve() for p in root.glob("**/report.json")}
@@ -102,6 +111,13 @@ def tasks_with_runs(*, profile: str = "", also: Path | None = None) -> list[str]
     if not found:
         raise StoreError("no finished run of any task: `python -m sia_nb run` makes one")
     return found
+
+
+def comparable(task: str, ours: list[Finished], reference: list[Finished]) -> list[Finished]:
+    """The reference runs that may share a panel with ours: where times are measured, only those of the same machine."""
+    if task in TIMED and ours:
+        return [f for f in reference if f.hardware == ours[0].hardware]
+    return reference
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
@@ -135,13 +151,17 @@ def passes(runs: list[Finished], arm: str) -> float | str:
 
 
 def disagreements(runs: Iterable[Finished], metric: str) -> list[str]:
-    """A sentence for each seed whose runs measured different baselines: A_1 with the base weights should give one answer."""
+    """A sentence for each seed whose runs measured different baselines: A_1 with the base weights should give one answer.
+
+    A timing differs each time it is taken: of times, what differs by more than ``JITTER`` is told.
+    """
     out, values = [], {}
     for f in runs:
         if "baseline" in f.report["arms"]:
             values.setdefault(f.seed, []).append((f.report["arms"]["baseline"]["test"][metric], f))
     for seed, found in sorted(values.items()):
-        if max(v for v, _ in found) - min(v for v, _ in found) > 1e-9:
+        low, high = min(v for v, _ in found), max(v for v, _ in found)
+        if high - low > (JITTER * high if found[0][1].run.config.task in TIMED else 1e-9):
             each = ", ".join(f"{v:.4f} in the {f.arm} run" for v, f in found)
             out.append(f"the runs of seed {seed} disagree on the baseline: {each}; the first is drawn")
     return out
@@ -180,14 +200,8 @@ def rows(task: str, ours: list[Finished], reference: list[Finished]) -> list[dic
                     )
     for arm in (*ARMS, "previous"):
         if arm in PAPER[task]:
-            row = {
-                "task": task,
-                "arm": arm,
-                "metric": metric,
-                "value": PAPER[task][arm],
-                "source": "paper",
-                "run": "SIA v1, Table 3",
-            }
+            row = {"task": task, "arm": arm, "metric": metric, "value": PAPER[task][arm], "source": "paper"}
+            row |= {"run": "SIA v1, Table 3", "hardware": PAPER[task].get("hardware", "")}
             out.append({c: row.get(c, "") for c in COLUMNS})
     return out
 

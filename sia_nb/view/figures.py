@@ -1,7 +1,7 @@
 """The paper's figures from run folders: SVG, PDF and PNG, with the CSV they are drawn from beside them.
 
 Each function gathers the runs, has ``panels`` draw them and writes the files. Every task has its own figure, called as in
-the paper: Figure 4 for LawBench, Figure 6 for denoising.
+the paper: Figure 4 for LawBench, Figure 5 for TriMul (one for each kind of device), Figure 6 for denoising.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def figure_1(
         rows, used = [], []
         for ax, task in zip(axes[0], tasks, strict=True):
             ours, reference = gather(task, profile, also)
-            mine = collect.rows(task, ours, reference)
+            mine = collect.rows(task, ours, collect.comparable(task, ours, reference))
             panels.panel_from_data(ax, task=task, rows=mine, title=title_of(task, ours or reference))
             rows += mine
             used += ours or reference
@@ -70,7 +70,7 @@ def figure_2b(task: str = "lawbench", *, profile: str = "", out: Path | None = N
 
 
 def figure_task(task: str, *, profile: str = "", out: Path | None = None, also: Path | None = None) -> dict[str, Path]:
-    """The task's own figure (Figure 4 or 6): the arms on the sealed test, and dev over the verifier calls of each run.
+    """The task's own figure (Figure 4, 5 or 6): the arms on the sealed test, and dev over the verifier calls of each run.
 
     Raises:
         StoreError: no finished run and no reference run.
@@ -81,11 +81,11 @@ def figure_task(task: str, *, profile: str = "", out: Path | None = None, also: 
     ours, reference = gather(task, profile, also)
     used = ours or reference
     with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.27})
-        rows = collect.rows(task, ours, reference)
+        fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.3})
+        rows = collect.rows(task, ours, collect.comparable(task, ours, reference))
         panels.panel_from_data(left, task=task, rows=rows, title=f"(a) {title_of(task, used)}")
         curves = [{"arm": f.arm, "seed": f.seed, **collect.curve(f.run)} for f in used]
-        label = f"{get_task(task).metric},\nthe loop's verdict"
+        label = panels.on(f"{get_task(task).metric},\nthe loop's verdict", task, used[0].hardware)
         panels.progress_from_data(right, curves, ylabel=label, metric=PAPER[task]["metric"])
         provenance(fig, used)
         files = save(fig, name, rows, out)

@@ -7,10 +7,12 @@ the paper's values are hollow diamonds and its previous state of the art a dashe
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from typing import Any
 
 from . import collect
-from .paper import ARM_NAMES, ARMS, METRICS, PAPER, WHOLE_SCALE
+from .paper import ARM_NAMES, ARMS, METRICS, PAPER, TIMED, WHOLE_SCALE, setting
 
 COLOURS = {"baseline": "#999999", "H": "#0072B2", "W": "#E69F00", "W+H": "#009E73"}
 VERMILION = "#D55E00"
@@ -68,13 +70,16 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
             ax.plot(x - 0.42, paper[0]["value"], "D", markerfacecolor="white", markeredgecolor=VERMILION, markersize=7, zorder=5)
         if not any(r["arm"] == arm and r["source"] != "paper" for r in rows):
             ax.text(x, above, "no run of ours", ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
-    data = f", {PAPER[task]['data']}" if "data" in PAPER[task] else ""
+    data = f", {setting(task)}" if setting(task) else ""
     previous = [r for r in rows if r["arm"] == "previous"]
     if previous:
         ax.axhline(previous[0]["value"], linestyle="--", color=VERMILION, linewidth=1)
         handles.append(Line2D([], [], linestyle="--", color=VERMILION, label=f"previous state of the art (paper{data})"))
     hollow = {"marker": "D", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": VERMILION}
-    handles.append(Line2D([], [], label=f"paper's SIA (120 B model{data})", **hollow))
+    if "absent" in PAPER[task]:
+        handles.append(Line2D([], [], linestyle="", label=PAPER[task]["absent"]))
+    else:
+        handles.append(Line2D([], [], label=f"paper's SIA (120 B model{data})", **hollow))
     if any(r["passes"] == 0 and r["seeds"] == 1 for r in rows):
         handles.append(
             Line2D([], [], marker="x", linestyle="", color=VERMILION, label="a run whose answer fails the right gate here")
@@ -84,9 +89,22 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
         n, calls = (max(float(r[key] or 0) for r in behind) for key in ("seeds", "verifier_calls"))
         label = f"committed reference runs, {n:.0f} seeds of {calls:.0f} verifier calls"
         handles.append(Patch(color="#666666", alpha=0.25, label=label))
-    ax.set(title=title, ylabel=METRICS[metric], ylim=(low, high), xlim=(-0.6, len(arms) - 0.4), xticks=range(len(arms)))
+    ylabel = on(METRICS[metric], task, next(r["hardware"] for r in rows if r["source"] != "paper"))
+    ax.set(title=title, ylabel=ylabel, ylim=(low, high), xlim=(-0.6, len(arms) - 0.4), xticks=range(len(arms)))
     ax.set_xticklabels([ARM_NAMES[a] for a in arms])
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.1), fontsize=7.5, ncols=1)
+
+
+def on(words: str, task: str, hardware: str) -> str:
+    """An axis label that, where times are measured, names what they were measured on: the GPUs, or the CPU and its cores.
+
+    ``hardware`` is a run's whole line, as in its provenance.
+    """
+    if task not in TIMED:
+        return words
+    parts = re.sub(r"\((R|TM)\)", "", hardware, flags=re.IGNORECASE).split(", ")
+    gpus = [part for part in parts if " × " in part]
+    return "\n".join([words, *textwrap.wrap(", ".join(gpus if gpus and task.endswith("_cuda") else parts[:2]), 46)])
 
 
 def progress_from_data(ax: Any, curves: list[dict], *, ylabel: str, metric: str = "top1") -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..store import results_dir, write_atomic
 from . import collect
 from .figures import gather, title_of
-from .paper import ARM_NAMES, ARMS, PAPER, title
+from .paper import ARM_NAMES, ARMS, PAPER, SHORT, TIMED, has_values, setting, title
 
 
 def table_3(
@@ -15,8 +15,8 @@ def table_3(
 ) -> tuple[str, dict[str, Path]]:
     """Table 3: for each task the initial score, the previous best, and what each set of levers reached, at equal budget.
 
-    The paper's has no arm that updates weights alone. ``tasks``: by default all that have runs. Returns Markdown and the
-    files; the CSV has the columns of all figures, a row an arm.
+    The paper's has no arm that updates weights alone. Where times are measured a line names its hardware. Returns Markdown
+    and the files; the CSV has the columns of all figures, a row an arm. ``tasks``: by default all that have runs.
 
     Raises:
         StoreError: a task has no finished run and no reference run.
@@ -28,16 +28,17 @@ def table_3(
         ours, reference = gather(task, profile, also)
         rows += collect.rows(task, ours, reference)
         paper = PAPER[task]
-        where = title(task, paper.get("data", ""))  # the paper's own data
-        lines.append(
-            _line(where, paper["metric"], "paper", [_show(paper.get(a, "")) for a in ("baseline", "previous", *ARMS[1:])], "")
-        )
+        metric = SHORT.get(paper["metric"], paper["metric"])
+        if has_values(task):
+            cells = [_show(paper.get(a, "")) for a in ("baseline", "previous", *ARMS[1:])]
+            lines.append(_line(title(task, setting(task)), metric, "paper", cells, ""))
         for group in (ours, reference):
             if group:
                 values = {a: collect.arm_values(group, a, paper["metric"]) for a in ARMS}
                 cells = {a: _show(collect.interval([v for _, v in found])) if found else "" for a, found in values.items()}
                 cells = [cells["baseline"], "", *(cells[a] for a in ARMS[1:])]
-                lines.append(_line(title_of(task, group), paper["metric"], group[0].source, cells, _seeds(values)))
+                where = title_of(task, group) + (f", {group[0].hardware}" if task in TIMED else "")
+                lines.append(_line(where, metric, group[0].source, cells, _seeds(values)))
                 notes += collect.disagreements(group, paper["metric"])
     markdown = "\n".join([*lines, *(f"\n{note}." for note in notes)])
     folder = out or results_dir() / "figures"

@@ -1,0 +1,144 @@
+"""A CUDA spec as readable PyTorch and Triton: ``project``, ``product``, ``output``, and ``trimul`` over them.
+
+Each of the three parts is PyTorch or a Triton kernel of ``kernels/``. The weights are prepared at every call, since a
+caller may change them in place between calls. In float16, o must stay below 65,504: at the benchmark's sizes it stays
+below some hundreds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import cuda_parts as parts
+
+KERNELS = Path(__file__).parent / "kernels"
+MAX_CHUNK = 128  # channels of x that one product takes at a time; a power of two, as Triton's tiles are
+RIGHT = {"left": "False", "right": "True", "wide": "c > 128"}
+
+
+def kernel_source(name: str) -> str:
+    """The functions of one kernel file, without its imports."""
+    text = (KERNELS / f"{name}.py").read_text()
+    return "\n" + text[text.index("@triton.jit") :]
+
+
+def compile_spec(spec: dict[str, Any]) -> str:
+    """The Python module that ``spec`` (of ``solution.SPACE_CUDA``) stands for; it defines ``trimul`` and runs by itself."""
+    own = {part for part in ("project", "product", "output") if spec[part] == "triton"}
+    spec = {**spec, "launch": spec["launch"] if {"project", "output"} <= own else "jit"}
+    fields = _fields(spec)
+    layout = "rows" if "project" in own and spec["layout"] != "maps" else "maps"
+    source = [parts.HEAD.format(title=_title(spec))]
+    if own:
+        tiles = "project" in own and "tiles" in (spec["layout"], spec["loads"])
+        imports = "from triton.tools.tensor_descriptor import TensorDescriptor\n" if tiles else ""
+        source.append(parts.TRITON_HEAD.format(imports=imports, **fields))
+    source.append("EPS = 1e-5\n" + ("torch._dynamo.config.recompile_limit = 64\n" if spec["compiled"] else ""))
+    source += _kernels(spec, own)
+    source.append(parts.LAUNCH[spec["launch"]].format(**fields))
+    if own & {"project", "output"}:
+        source.append(parts.PREPARE.format(**fields))
+    source.append(_project(spec, fields, layout))
+    source.append(parts.PRODUCT[spec["product"]].format(o=parts.O_MEMORY[layout], **fields))
+    tile = (spec["output_rows"], spec["output_columns"], spec["output_warps"], spec["output_stages"])
+    source.append(parts.OUTPUT.format(tile=tile) if "output" in own else parts.EAGER_OUTPUT.format(**fields))
+    if spec["compiled"]:
+        source += [f"{part} = torch.compile({part})\n" for part in ("project", "output") if part not in own]
+    source.append(_trimul(spec, own))
+    return _spaced("\n".join(source))
+
+
+def _fields(spec: dict[str, Any]) -> dict[str, Any]:
+    """What the texts of ``cuda_parts`` are filled in with."""
+    dtype = {"tf32": "float32"}.get(spec["format"], spec["format"])
+    low = dtype != "float32"
+    rows, columns = map(int, spec["product_tile"].split("x"))
+    return {
+        "format": dtype,
+        "precision": "ieee" if spec["format"] == "float32" else "tf32",
+        "to": f".to(torch.{dtype})" if low else "",
+        "back": ".float()" if low else "",
+        "chunk": MAX_CHUNK,
+        "right": RIGHT[spec["operand"]],
+        "loads": spec["loads"] == "tiles",
+        "joined_tiles": "tile_loads(joined, 2 * pairs, chunk)" if spec["loads"] == "tiles" else None,
+        "normed_tiles": "tile_loads(normed.flatten(0, 2), rows, chunk)" if spec["loads"] == "tiles" else None,
+        "note": parts.NOTE if spec["launch"] == "direct" else "",
+        "rows": rows,
+        "columns": columns,
+        "depth": 64 if low else 32,
+        "stages": spec["product_stages"],
+        "warps": 8 if rows * columns > 128 * 64 else 4,
+    }
+
+
+def _title(spec: dict[str, Any]) -> str:
+    """One line on what the program does."""
+    norm = {"fused": "with the norm", "separate": "norm apart", "wide": "with the norm where narrow"}[spec["norm"]]
+    project = f"Triton, {norm}" if spec["project"] == "triton" else spec["project"]
+    compiled = ", compiled" if spec["compiled"] else ""
+    return f"{spec['format']}; projections {project}; product {spec['product']}; output {spec['output']}{compiled}"
+
+
+def _kernels(spec: dict[str, Any], own: set[str]) -> list[str]:
+    """The kernels that the own parts launch."""
+    out = [kernel_source("prepare")] if own & {"project", "output"} else []
+    if "project" in own:
+        name = f"sigmoid_{spec['sigmoid']}"
+        gates = kernel_source("gates").split("\n\n\n")
+        out += ["\n" + next(g for g in gates if name in g).strip().replace(name, "sigmoid") + "\n", kernel_source("finish")]
+        out += [kernel_source("normalise"), kernel_source("project_normed")] if spec["norm"] != "fused" else []
+        out += [kernel_source("project")] if spec["norm"] != "separate" else []
+    return out + [kernel_source(part) for part in ("product", "output") if part in own]
+
+
+def _project(spec: dict[str, Any], fields: dict[str, Any], layout: str) -> str:
+    """The functions of the first part."""
+    if spec["project"] != "triton":
+        return parts.EAGER_PROJECT[spec["project"]].format(**fields)
+    fused, normed = parts.FUSED.format(**fields), parts.NORMED.format(**fields)
+    body = {"fused": fused, "separate": normed}.get(spec["norm"])
+    if body is None:
+        body = f"    if c > 128:\n{_indented(normed)}    else:\n{_indented(fused)}"
+    tiles = spec["layout"] == "tiles"
+    shapes = {kind: tuple(spec[f"{kind}_{name}"] for name in ("rows", "pairs", "warps", "stages")) for kind in ("narrow", "wide")}
+    head = parts.SIDES[layout] + parts.USED_ROWS + (parts.TILE_STORES if tiles else "")
+    head += parts.TILE_LOADS if spec["loads"] == "tiles" else ""
+    return head + parts.PROJECT.format(tiles=parts.TILES_ON if tiles else parts.TILES_OFF, norm=body, **shapes)
+
+
+def _trimul(spec: dict[str, Any], own: set[str]) -> str:
+    """The entry point."""
+    body = "    joined, last = prepare(weights)\n" if own & {"project", "output"} else ""
+    body += f"    left, right, gate = project(x, mask, weights{', joined' if 'project' in own else ''})\n"
+    body += "    o = product(left, right)\n"
+    result = f"output(o, gate, weights{', last' if 'output' in own else ''})"
+    if spec["launch"] == "direct":
+        body = parts.DIRECT + body + parts.REMEMBER.format(result=result)
+    else:
+        body = (parts.CONTIGUOUS if own else "") + body + f"    return {result}\n"
+    if spec["format"] == "tf32":
+        body = parts.TF32.format(body=_indented(body))
+    return parts.TRIMUL.format(body=body)
+
+
+def _indented(text: str) -> str:
+    return "".join("    " + line + "\n" for line in text.splitlines())
+
+
+def _spaced(text: str) -> str:
+    """Two blank lines around each top-level definition, and no more than one elsewhere."""
+    out: list[str] = []
+    inside = False  # of a definition
+    for line in text.splitlines():
+        top = bool(line) and not line[0].isspace() and not line.startswith(")")
+        starts = line.startswith(("def ", "@"))
+        if top and (starts or inside) and not (out and out[-1].startswith("@")):
+            while out and not out[-1]:
+                out.pop()
+            out += ["", ""]
+        inside = (inside and not top) or starts
+        if line or (out and out[-1]):
+            out.append(line)
+    return "\n".join(out).strip() + "\n"

@@ -1,0 +1,115 @@
+"""TriMul's generated Triton kernels: right by Triton's interpreter on a CPU, and accepted by the compiler for Hopper."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from sia_nb.tasks.trimul.compile_cuda import KERNELS, compile_spec
+from sia_nb.tasks.trimul.solution import FALLBACK_CUDA, SPACE_CUDA
+
+OWN = {**FALLBACK_CUDA, "format": "float16", "project": "triton", "output": "triton"}
+FUSED = {**OWN, "norm": "fused"}
+# Every kernel in every form that is a different text or another branch of it.
+VARIANTS = {
+    "norm apart": OWN,
+    "norm apart, x to the right, tiles": {**OWN, "operand": "right", "layout": "tiles", "loads": "tiles", "launch": "direct"},
+    "fused, maps": {**FUSED, "sigmoid": "tanh"},
+    "fused, rows, direct": {**FUSED, "layout": "rows", "launch": "direct"},
+    "fused, tiles, x to the right": {**FUSED, "layout": "tiles", "operand": "right", "narrow_pairs": 16, "wide_pairs": 16},
+    "fused, tiles, direct": {**FUSED, "layout": "tiles", "loads": "tiles", "narrow_pairs": 16, "launch": "direct"},
+    "fused where narrow": {**FUSED, "norm": "wide", "layout": "rows", "operand": "wide", "output_columns": 128},
+    "own product, maps": {**FALLBACK_CUDA, "format": "float16", "project": "joined", "product": "triton"},
+    "own product, rows, TF32": {**FUSED, "format": "tf32", "product": "triton", "layout": "rows", "product_tile": "64x64"},
+}
+
+
+def call(what, cases, seconds=600):
+    """The JSON that ``tests/trimul_kernels.py`` prints."""
+    pytest.importorskip("triton", reason="needs triton, a dependency on x86-64 Linux")
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent), str(here), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": str(int(what == "interpret"))}
+    command = [sys.executable, str(here / "trimul_kernels.py"), what]
+    done = subprocess.run(command, input=json.dumps(cases), env=env, capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_kernel_is_right_by_tritons_interpreter():
+    shapes = [{"n": 8, "b": 2, "c": 20, "h": 32}, {"n": 5, "c": 136, "h": 24}]
+    cases = [[spec, {**shapes[i % 2], "masked": i % 3 > 0, "cauchy": i % 3 == 1}] for i, spec in enumerate(VARIANTS.values())]
+    cases.append([VARIANTS["fused where narrow"], {"n": 5, "c": 144, "h": 16}])
+    cases.append([VARIANTS["fused, tiles, x to the right"], {"n": 8, "c": 16, "h": 32, "masked": True}])
+    errors = call("interpret", cases)
+    assert all(error < 0.25 for error in errors), dict(zip(VARIANTS, errors, strict=False))
+
+
+def test_every_kernel_compiles_for_hopper():
+    tiled = {**FUSED, "layout": "tiles", "loads": "tiles", "operand": "right", "sigmoid": "tanh"}
+    cases = [[VARIANTS["fused, rows, direct"], 384], [tiled, 128], [{**tiled, "operand": "left", "loads": "pointers"}, 128]]
+    cases += [[VARIANTS["norm apart"], 384], [{**tiled, "norm": "separate", "product": "triton"}, 128]]
+    for (spec, _), shared in zip(cases, call("compile", cases), strict=True):
+        expected = {"prepare_kernel", "output_kernel"}
+        expected |= {"project_kernel"} if spec["norm"] == "fused" else {"normalise_kernel", "project_normed_kernel"}
+        expected |= {"product_kernel"} if spec["product"] == "triton" else set()
+        assert set(shared) == expected
+        assert max(shared.values()) < 227 * 1024  # what a block of an H100 may have
+
+
+@pytest.mark.slow
+def test_random_programs_are_right_by_tritons_interpreter():
+    rng = Random(0)
+    cases = []
+    for _ in range(60):
+        spec = {**SPACE_CUDA.random(rng), "compiled": False}
+        spec |= {"project": "triton", "output": "triton"} if rng.random() < 0.7 else {}
+        shape = {
+            "n": rng.randint(1, 17),
+            "b": rng.randint(1, 2),
+            "c": rng.choice((7, 16, 128, 130)),
+            "h": rng.choice((8, 33, 64)),
+        }
+        cases.append([spec, {**shape, "masked": rng.random() < 0.5, "seed": rng.randint(0, 99)}])
+    for case, error in zip(cases, call("interpret", cases, 3600), strict=True):
+        assert error < 0.25, case
+
+
+def test_eager_programs_of_the_gpu_space_run_on_a_cpu_and_meet_the_tolerance():
+    from trimul_oracle import inputs, oracle, worst
+
+    x, mask, weights = inputs(9, 2, 24, 32, masked=True)
+    expected = oracle(x, mask, weights)
+    for project in ("separate", "joined"):
+        for number_format, limit in (("float32", 1e-3), ("tf32", 1e-3), ("float16", 0.25)):
+            names = {}
+            exec(compile_spec({**FALLBACK_CUDA, "project": project, "format": number_format}), names)
+            assert worst(names["trimul"](x, mask, weights), expected) < limit
+
+
+def test_a_program_without_own_kernels_needs_no_triton_and_tf32_is_put_back():
+    import torch
+
+    source = compile_spec({**FALLBACK_CUDA, "format": "tf32"})
+    assert "triton" not in source.split('"""', 2)[2]
+    kept = torch.backends.cuda.matmul.allow_tf32
+    names = {}
+    exec(source, names)
+    with pytest.raises(KeyError):
+        names["trimul"](torch.ones(1, 2, 2, 4), None, {})
+    assert torch.backends.cuda.matmul.allow_tf32 == kept
+
+
+def test_programs_hold_only_the_kernels_they_use():
+    for spec in VARIANTS.values():
+        source = compile_spec(spec)
+        for file in KERNELS.glob("*.py"):
+            for line in file.read_text().splitlines():
+                if line.startswith("def ") and not line.startswith("def sigmoid"):
+                    name = line[4:].split("(")[0]
+                    assert (f"def {name}(" in source) == (source.count(name) > 0)
+                    assert source.count(name) != 1  # defined and used, or neither
