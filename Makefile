@@ -60,7 +60,7 @@ bench: data model  ## run the benchmarks; writes results/reference/bench
 
 lock:  ## pin what pyproject.toml asks for, from a fresh environment
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet -e ".[dev]" setuptools
-	@build/lock/bin/pip freeze --all --exclude-editable | grep -v '^pip==' | sed -E 's/^(torch==[0-9.]+)\+.*/\1/' > requirements.lock
+	@build/lock/bin/pip freeze --all --exclude-editable | grep -v '^pip==' | sed -E 's/^(torch==[0-9.]+)\+.*/\1/; s/^triton==.*/& ; sys_platform == "linux" and platform_machine == "x86_64"/' > requirements.lock
 
 clean:  ## remove what the targets made, but not data/, results/ or .venv
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
