@@ -114,7 +114,7 @@ def front(pairs: list[tuple[float, float]]) -> set[int]:
 def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: str) -> None:
     """mse_norm against one Poisson measure: the tries, the front over them, the gate, and known methods with their names.
 
-    What lies far below the gate or far below 0 is drawn at the edge, as an arrow.
+    What lies far from the gate or far below 0 is drawn at the edge, as an arrow.
 
     Args:
         rows: as ``points`` makes them.
@@ -127,7 +127,8 @@ def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: st
     asked = [min(r["gate"] for r in rows), max(r["gate"] for r in rows)] if right_one else [PUBLISHED_GATE] * 2
     xs, ys = sorted(r[measure] for r in rows), [r["mse_norm"] for r in rows]
     left = max(min(xs[len(xs) // 50], asked[0] - REACH / 4), asked[0] - REACH)  # a fiftieth of the tries may lie beyond
-    right, high = max([xs[-1], *asked]), max(ys + [k["mse_norm"] for k in known])
+    right = max(asked[1], min(xs[-1 - len(xs) // 50], asked[1] + REACH / 4))  # the swapped measure has no upper end
+    high = max(ys + [k["mse_norm"] for k in known])
     low = max(min(0.0, *ys), -high / 4)
     wide, tall = (right - left) or 1.0, (high - low) or 1.0
     ax.set(xlim=(left - 0.06 * wide, right + 0.06 * wide), ylim=(low - 0.08 * tall, high + 0.3 * tall), ylabel="mse_norm on dev")
@@ -136,13 +137,14 @@ def front_from_data(ax: Any, rows: list[dict], known: list[dict], *, measure: st
     def place(r: dict) -> tuple[float, float, str]:
         """Where it is drawn, and the arrow where that is the edge."""
         x, y = r[measure], r["mse_norm"]
-        arrow = "<" if x < left else "v" if y < low else ""
-        return (left - 0.03 * wide if x < left else x), (low - 0.04 * tall if y < low else y), arrow
+        arrow = "<" if x < left else ">" if x > right else "v" if y < low else ""
+        x = left - 0.03 * wide if x < left else right + 0.03 * wide if x > right else x
+        return x, (low - 0.04 * tall if y < low else y), arrow
 
     drawn = [(r, *place(r)) for r in rows]
     for arm in [a for a in ARMS if any(r["arm"] == a for r in rows)]:
         for fits in (False, True):
-            for arrow in ("", "<", "v"):
+            for arrow in ("", "<", ">", "v"):
                 mine = [(x, y) for r, x, y, a in drawn if (r["arm"], r["passes_right"], a) == (arm, fits, arrow)]
                 look = {"s": 11, "marker": arrow or MARKERS[arm], "facecolors": COLOURS[arm] if fits else "none"}
                 look |= {"edgecolors": COLOURS[arm], "linewidths": 0.6, "alpha": 0.55, "zorder": 2}
