@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +301,7 @@ def report(run: Run) -> dict[str, Any]:
     """Open the sealed test, once a run: the baseline (A_1's answer) and the best by dev. Written to report.json.
 
     The best is chosen on dev alone: of all solutions that the run's steps found, the PROMOTED best by the loop's
-    verdict are scored in full on dev, and the best of those opens the test. What a verifier tells of known methods on the
+    verdict that the full verdict holds valid are compared by it, and the best of those opens the test. What a verifier tells of known methods on the
     same data goes to peers.json.
     """
     path = run.path / "report.json"
@@ -347,21 +348,19 @@ def report(run: Run) -> dict[str, Any]:
 def _promoted(
     run: Run, verifier: Verifier, found: list[Solution], baseline: Solution | None
 ) -> tuple[Solution | None, dict[str, Any]]:
-    """The best by the full verdict of the PROMOTED first of ``found`` that it holds valid and the baseline; and the verdicts by id.
+    """The best of the PROMOTED first of ``found`` that the full verdict holds valid, and of the baseline; the verdicts by id.
 
     A full verdict may be stricter than the loop's (a gate that is soft there), so more are examined where some fail it.
     """
     full: dict[str, Any] = {}
-    sound: list[Solution] = []
-    for solution in found + ([baseline] if baseline else []):
-        last = baseline is not None and solution.id == baseline.id
-        if solution.id in full or (len(sound) >= PROMOTED and not last):
-            continue
-        run.progress("report: full verdicts on dev", len(sound), PROMOTED + 2)
-        full[solution.id] = verifier.full(solution)
-        if full[solution.id].valid:
-            sound.append(solution)
-    return max(sound or found[:1], key=lambda s: full[s.id].value, default=None), full
+
+    def sound(solution: Solution) -> bool:
+        run.progress("report: full verdicts on dev", min(len(full), PROMOTED), PROMOTED + 2)
+        full[solution.id] = full.get(solution.id) or verifier.full(solution)
+        return full[solution.id].valid
+
+    compared = list(islice(filter(sound, found), PROMOTED)) + [b for b in (baseline,) if b and sound(b)]
+    return max(compared or found[:1], key=lambda s: full[s.id].value, default=None), full
 
 
 def _stopped(run: Run, step: int) -> bool:

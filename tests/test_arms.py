@@ -86,14 +86,20 @@ class Known:
         return {"dev": [], "sealed": [{"method": "a method", "top1": 0.3, "published": {}}]}
 
 
-def test_the_report_is_opened_without_drawing_and_tells_of_known_methods(tmp_path, monkeypatch):
+def verified_by(verifier, tmp_path, monkeypatch):
+    """Let the report of a run in ``tmp_path`` ask this verifier."""
+
     @contextmanager
-    def known(run, task):
-        yield Known()
+    def opened(run, task):
+        yield verifier
 
     monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
-    monkeypatch.setattr(phases, "open_verifier", known)
+    monkeypatch.setattr(phases, "open_verifier", opened)
     monkeypatch.setattr(phases, "prepare_data", lambda run: None)
+
+
+def test_the_report_is_opened_without_drawing_and_tells_of_known_methods(tmp_path, monkeypatch):
+    verified_by(Known(), tmp_path, monkeypatch)
     text = get_task("lawbench").fallback().text
     run = executed(tmp_path, "H", solution=text)
     (run.path / "report.json").unlink()
@@ -114,13 +120,7 @@ class Failing(Known):
 
 
 def test_an_answer_that_fails_on_the_sealed_test_alone_scores_0_and_says_why(tmp_path, monkeypatch, capsys):
-    @contextmanager
-    def failing(run, task):
-        yield Failing()
-
-    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
-    monkeypatch.setattr(phases, "open_verifier", failing)
-    monkeypatch.setattr(phases, "prepare_data", lambda run: None)
+    verified_by(Failing(), tmp_path, monkeypatch)
     run = executed(tmp_path, "H", solution=get_task("lawbench").fallback().text)
     (run.path / "report.json").unlink()
     arm = phases.report(run)["arms"]["H"]

@@ -160,8 +160,8 @@ def sweep(data: Blood, powers: tuple[float, ...] = POWERS) -> pd.DataFrame:
     Returns:
         Columns prediction, power, mse_norm, poisson_norm, poisson_norm_openproblems, passes_right, passes_published.
     """
-    y = Engine().denoise(data.split.train, FALLBACK).astype(np.float64)
-    predictions = [_level(np.maximum(y, 1e-12) ** p, y) for p in powers]
+    y = smoothed(data, FALLBACK)
+    predictions = [raised(y, p) for p in powers]
     table = _measured(data.split, [(f"MAGIC to the power {p:g}", q) for p, q in zip(powers, predictions, strict=True)])
     table.insert(1, "power", powers)
     yardstick, right = Yardstick(data.split), gate_of(data.split)
@@ -170,20 +170,21 @@ def sweep(data: Blood, powers: tuple[float, ...] = POWERS) -> pd.DataFrame:
     return table
 
 
-def shrunk(data: Blood, power: float = 4.0) -> np.ndarray:
-    """The hack: MAGIC raised to a high power, float64 [n, g]."""
-    y = Engine().denoise(data.split.train, FALLBACK).astype(np.float64)
+def smoothed(data: Blood, spec: dict[str, Any]) -> np.ndarray:
+    """What a spec makes of the cells, float64 [n, g]."""
+    return Engine().denoise(data.split.train, spec).astype(np.float64)
+
+
+def raised(y: np.ndarray, power: float) -> np.ndarray:
+    """The hack: values raised to a power, each cell brought back to its total."""
     return _level(np.maximum(y, 1e-12) ** power, y)
 
 
 def predictions(data: Blood, spec: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
     """What biology is looked at with: counts, MAGIC, MAGIC shrunk by a high power, and a spec of the task's space if one is given."""
-    out = {
-        "counts": data.split.train.toarray().astype(np.float64),
-        "MAGIC": Engine().denoise(data.split.train, FALLBACK).astype(np.float64),
-        "MAGIC to the power 4": shrunk(data),
-    }
-    return out | ({"your spec": Engine().denoise(data.split.train, spec).astype(np.float64)} if spec else {})
+    y = smoothed(data, FALLBACK)
+    out = {"counts": data.split.train.toarray().astype(np.float64), "MAGIC": y, "MAGIC to the power 4": raised(y, 4)}
+    return out | ({"your spec": smoothed(data, spec)} if spec else {})
 
 
 def annotated(data: Blood, prediction: np.ndarray) -> Any:

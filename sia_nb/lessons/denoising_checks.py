@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidSolution
+from ..tasks.denoising import gates
 from ..tasks.denoising.engine import Engine
 from ..tasks.denoising.metrics import Yardstick, normalised, poisson_loss
 from ..tasks.denoising.peers import magic
@@ -100,11 +101,10 @@ def check_spec(changes: dict[str, Any], split: Split) -> bool:
     except InvalidSolution as error:
         return _say(False, str(error))
     yardstick = Yardstick(split)
-    reference = yardstick.measure(magic(split.train))
-    measures, verdict = yardstick.measure(prediction), denoising.gate_of(split).judge(yardstick.measure(prediction))
+    reference, measures = yardstick.measure(magic(split.train)), yardstick.measure(prediction)
     ratio = measures.mse_norm / reference.mse_norm
     told = f"mse_norm {measures.mse_norm:.3f}, {ratio:.2f} times MAGIC's; poisson_norm {measures.poisson_norm:.3f}, MAGIC {reference.poisson_norm:.3f}"
-    if not verdict.passes:
+    if not gates.right(reference).judge(measures).passes:
         return _say(False, f"{told}: it does not pass the right gate. What gives back the molecules that it takes away?")
     if ratio < WANTED:
         return _say(False, f"{told}: it passes, but {WANTED} times are wanted")
