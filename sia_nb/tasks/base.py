@@ -144,3 +144,26 @@ class Task(Protocol):
         Raises:
             ConfigError: no such instance.
         """
+
+
+class SpecTask:
+    """What tasks with a declared space have in common: R is the fallback, a spec of the space, as a program."""
+
+    space: Space
+    default: dict[str, Any]  # R as a spec
+
+    def reference(self) -> str:
+        """R as a program."""
+        return self.compile(self.fallback())
+
+    def fallback(self) -> Solution:
+        """R as a spec."""
+        return Solution("spec", self.space.dump(self.default))
+
+    def compile(self, solution: Solution) -> str:
+        """The Python that a solution stands for."""
+        return solution.text if solution.dialect == "code" else self.compile_spec(self.space.parse(solution.text))
+
+    def compile_spec(self, spec: dict[str, Any]) -> str:
+        """The Python that a spec stands for; a task's own."""
+        raise NotImplementedError

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..base import Solution, find_instance
+from ..base import Solution, SpecTask, find_instance
 from .instances import instances
 from .solution import FALLBACK, SPACE, parse
 
 
-class Denoising:
+class Denoising(SpecTask):
     """Ties specification, space, data, verifier and reference together."""
 
     name = "denoising"
@@ -18,6 +18,7 @@ class Denoising:
     metric = "mse_norm on dev, soft-gated"
     report_metric = "mse_norm"
     space = SPACE
+    default = FALLBACK  # MAGIC at the library's defaults
     instances = instances()
 
     def spec_text(self) -> str:
@@ -27,25 +28,15 @@ class Denoising:
         text = Path(__file__).with_name("spec.md").read_text(encoding="utf-8")
         return text.format(space=SPACE.describe(), fallback=SPACE.dump(FALLBACK), seconds=CODE_SECONDS, memory=CODE_MEMORY)
 
-    def reference(self) -> str:
-        """R: MAGIC at its defaults, as a program."""
-        return self.compile(self.fallback())
-
-    def fallback(self) -> Solution:
-        """R as a spec."""
-        return Solution("spec", SPACE.dump(FALLBACK))
-
     def parse(self, text: str) -> Solution:
         """The solution in ``text``; see ``solution.parse``."""
         return parse(text)
 
-    def compile(self, solution: Solution) -> str:
-        """The Python that a solution stands for."""
-        if solution.dialect == "code":
-            return solution.text
+    def compile_spec(self, spec: dict[str, Any]) -> str:
+        """The Python that a spec stands for."""
         from .compile import compile_spec
 
-        return compile_spec(SPACE.parse(solution.text))
+        return compile_spec(spec)
 
     def fetch(self, data_dir: Path, seed: int = 0, instance: str = "", file: Path | None = None) -> dict[str, Any]:
         """Prepare what is not there yet: every instance that needs no download, and ``instance``; see ``data.fetch``."""

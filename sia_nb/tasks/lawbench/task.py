@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..base import Solution, find_instance
+from ..base import Solution, SpecTask, find_instance
 from .instances import WHOLE, instances
 from .solution import FALLBACK, SPACE, parse
 
 
-class LawBench:
+class LawBench(SpecTask):
     """Ties specification, space, data, verifier and reference together."""
 
     name = "lawbench"
@@ -18,6 +18,7 @@ class LawBench:
     metric = "macro accuracy on dev"
     report_metric = "top1"
     space = SPACE
+    default = FALLBACK  # word counts and naive Bayes at the library's defaults
     instances = instances()
 
     def spec_text(self) -> str:
@@ -34,25 +35,15 @@ class LawBench:
             memory=CODE_MEMORY,
         )
 
-    def reference(self) -> str:
-        """R: word counts and naive Bayes at the library's defaults, as a program."""
-        return self.compile(self.fallback())
-
-    def fallback(self) -> Solution:
-        """R as a spec."""
-        return Solution("spec", SPACE.dump(FALLBACK))
-
     def parse(self, text: str) -> Solution:
         """The solution in ``text``; see ``solution.parse``."""
         return parse(text)
 
-    def compile(self, solution: Solution) -> str:
-        """The Python that a solution stands for."""
-        if solution.dialect == "code":
-            return solution.text
+    def compile_spec(self, spec: dict[str, Any]) -> str:
+        """The Python that a spec stands for."""
         from .compile import compile_spec
 
-        return compile_spec(SPACE.parse(solution.text))
+        return compile_spec(spec)
 
     def fetch(self, data_dir: Path, seed: int = 0) -> dict[str, Any]:
         """Download, check, split and count what is not there yet; see ``data.fetch``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ..base import Solution, find_instance
+from ..base import Solution, SpecTask, find_instance
 from .instances import instances
 from .reference import ATOL, HIDDEN, RTOL
 from .solution import FALLBACKS, SPACES, compile_solution, parse
@@ -26,7 +26,7 @@ TOOLS = {
 }
 
 
-class TriMul:
+class TriMul(SpecTask):
     """Ties specification, space, verifier and reference together, on the CPU."""
 
     name = "trimul"
@@ -35,6 +35,7 @@ class TriMul:
     report_metric = "speedup"
     device: Literal["cpu", "cuda"] = "cpu"
     space = SPACES["cpu"]
+    default = FALLBACKS["cpu"]  # the update step by step
     instances = instances("cpu")
 
     def spec_text(self) -> str:
@@ -54,14 +55,6 @@ class TriMul:
             seconds=CODE_SECONDS,
             memory=MEMORY_MB[self.device],
         )
-
-    def reference(self) -> str:
-        """R: the update step by step, as a program."""
-        return self.compile(self.fallback())
-
-    def fallback(self) -> Solution:
-        """R as a spec."""
-        return Solution("spec", self.space.dump(FALLBACKS[self.device]))
 
     def parse(self, text: str) -> Solution:
         """The solution in ``text``; see ``solution.parse``."""
@@ -109,4 +102,5 @@ class TriMulCuda(TriMul):
     report_metric = "score"
     device = "cuda"
     space = SPACES["cuda"]
+    default = FALLBACKS["cuda"]
     instances = instances("cuda")
