@@ -9,6 +9,7 @@ Imports no torch at the top. It may import ``errors`` only.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from dataclasses import dataclass
@@ -207,7 +208,9 @@ class Inputs:
     def _generator(self, seed: int) -> Any:
         import torch
 
-        return torch.Generator(device=self.device).manual_seed(seed)
+        # a CPU's generator takes the low 32 bits of a seed alone, so equal ones there would give equal values
+        mixed = hashlib.blake2b(str(seed).encode(), digest_size=4).digest()
+        return torch.Generator(device=self.device).manual_seed(int.from_bytes(mixed, "little"))
 
     def _draw_weights(self, draw: Any) -> None:
         for w in self.weights.values():
