@@ -1,0 +1,48 @@
+"""The same files by other ways: links of both kinds, `..`, /proc's links to folders, a descriptor of a folder, a moved folder."""
+
+
+def attacks(t):
+    path = t["files"]["sealed test"]
+
+    def by_symlink():
+        os.symlink(path, "symlink")
+        return head("symlink")
+
+    def by_folder_link():
+        os.symlink(os.path.dirname(path), "folder")
+        return head("folder/" + os.path.basename(path))
+
+    def by_hard_link():
+        os.link(path, "hard")
+        return head("hard")
+
+    def by_dots():
+        return head("/".join([".."] * 40) + path)
+
+    def by_descriptor():
+        at = os.open("/", os.O_PATH)
+        return os.read(os.open(path[1:], os.O_RDONLY, dir_fd=at), 100)
+
+    def by_move():
+        os.rename(path, "moved")
+        return head("moved")
+
+    def by_handle():
+        handle, mount = (ctypes.c_ubyte * 136)(128), ctypes.c_int()
+        if call((303, 264), -100, path.encode(), handle, ctypes.byref(mount), 0) == -1:
+            return ""
+        fd = call((304, 265), os.open("/usr", os.O_RDONLY), handle, 0)
+        return os.read(fd, 100) if fd != -1 else ""
+
+    def by_working_folder():
+        os.chdir(os.path.dirname(path))
+        return head(os.path.basename(path))
+
+    ways = {f"/proc/{pid}/{link}": lambda pid=pid, link=link: head(f"/proc/{pid}/{link}{path}")
+            for pid in ("self", *above(), t["host"]) for link in ("root",)}  # fmt: skip
+    ways |= {"/proc of the host, its folder": lambda: os.listdir(f"/proc/{t['host']}/cwd")}
+    return ways | {
+        "symbolic link": by_symlink, "link to a folder": by_folder_link, "hard link": by_hard_link, "..": by_dots,
+        "descriptor of /": by_descriptor, "move": by_move, "file handle": by_handle, "working folder": by_working_folder,
+        "exec": lambda: os.popen(f"cat {path}").read(),
+    }  # fmt: skip
