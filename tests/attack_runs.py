@@ -27,10 +27,11 @@ SECRET = "canary-3f9a1c-key"
 
 PERFORM = """
 def perform(suite, common, t):
-    tried, got = [], []
+    tried, got, spaces = [], [], {}
     for name, source in suite.items():
-        space = {}
-        exec(compile(common + "\\n" + source, name, "exec"), space)
+        spaces[name] = {}
+        exec(compile(common + "\\n" + source, name, "exec"), spaces[name])
+    for name, space in spaces.items():
         for what, attack in space["attacks"](t).items():
             tried.append(name + ": " + what)
             try:
@@ -96,7 +97,7 @@ class Host:
         for path in files.values():
             self._write(path)
         home = [p for p in Path.home().iterdir() if p.is_file()][:3]
-        system = {p: Path(p) for p in ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/proc/1/cmdline", "/proc/version")}
+        system = {p: Path(p) for p in ("/etc/passwd", "/etc/shadow", "/etc/machine-id")}
         repository = Path(sia_nb.__file__).resolve().parent.parent
         paths = {what: self.folder / path for what, path in files.items()} | {f"~/{p.name}": p for p in home} | system
         paths["repository"] = repository / "pyproject.toml"
@@ -119,9 +120,10 @@ class Host:
         before = signal.signal(signal.SIGURG, lambda number, _: self.signals.append(number))
         self._stack.callback(signal.signal, signal.SIGURG, before)
         self.target |= {
-            "secret": SECRET, "host": os.getpid(), "sleeper": sleeper.pid, "descriptor": self.descriptor,
+            "secret": SECRET, "home": str(Path.home()), "host": os.getpid(), "sleeper": sleeper.pid, "descriptor": self.descriptor,
             "page": ctypes.addressof(ctypes.c_char.from_buffer(self.page)), "files": {k: str(v) for k, v in paths.items() if v.exists()},
-            "folders": [str(self.folder / "results" / "runs"), str(Path.home()), "/etc", "/tmp", str(repository)],
+            "folders": {str(self.folder / "results" / "runs"): "other", "/etc": "passwd", str(repository): "README.md"}
+            | {str(p.parent): p.name for p in home}, "network": os.readlink("/proc/self/ns/net"),
             "victim": str(self.folder / "outside" / "victim"), "outside": str(self.folder / "outside"),
             "package": str(Path(sia_nb.__file__).resolve().parent), "tests": str(Path(__file__).parent),
             "pwned": str(self.folder / "outside" / "pwned"),

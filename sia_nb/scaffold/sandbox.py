@@ -292,7 +292,7 @@ def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
     out += ["--proc", "/proc", "--dev", "/dev", "--size", str(size), "--tmpfs", "/dev/shm"]
     for path in job["devices"]:
         out += ["--dev-bind", path, path]
-    out += ["--remount-ro", "/dev"]
+    out += ["--remount-ro", "/dev", "--remount-ro", "/proc"]  # root's sandbox could set the machine's kernel by /proc/sys
     for path in job["read"]:
         out += ["--ro-bind", path, path]
     for path in job["write"]:
@@ -355,7 +355,7 @@ def _launch(
             if job["devices"]:  # what a GPU's driver looks up; other backends have a /proc of their own
                 job["read"] += _both(["/proc/driver", "/proc/devices", "/proc/modules"])
             # sandlock denies by name but cannot look at arguments; its supervisor needs some of what the program must not do
-            job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=()).hex()
+            job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=seccomp.METADATA).hex()
         elif backend == "bubblewrap":
             rules = stack.enter_context(tempfile.TemporaryFile())
             if seccomp.program():

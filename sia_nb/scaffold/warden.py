@@ -182,7 +182,7 @@ def limit_self(limits: dict) -> None:
 def restrict_self(rules: bytes) -> None:
     """Put a seccomp filter on this thread and all that it starts; on sandlock's supervisor too, which must do without.
 
-    What root starts also goes without the capabilities to rank before the host, which sandlock leaves to it.
+    What root starts also goes without root's capabilities, which sandlock leaves to it: with them it could set the clock.
 
     Raises:
         OSError: the kernel did not take it.
@@ -197,7 +197,7 @@ def restrict_self(rules: bytes) -> None:
     # PR_SET_NO_NEW_PRIVS, without which only root may; PR_SET_SECCOMP, SECCOMP_MODE_FILTER
     if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel did not take the system call filter")
-    for capability in (23, 24) if os.geteuid() == 0 else ():  # CAP_SYS_NICE, CAP_SYS_RESOURCE
+    for capability in range(64) if os.geteuid() == 0 else ():
         if libc.prctl(23, capability, 0, 0, 0) == 1 and libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_READ, _DROP
             raise OSError(ctypes.get_errno(), "the capabilities of root could not be dropped")
 

@@ -15,10 +15,18 @@ def attacks(t):
         "kernel log": lambda: done(call((103, 116), 3, buffer, 255)), "/dev/kmsg": lambda: open("/dev/kmsg", "rb", 0).read(10),
         "/dev/mem": lambda: head("/dev/mem"), "/proc/kcore": lambda: head("/proc/kcore"), "disk": lambda: head("/dev/vda"),
         "device of its own": lambda: (os.mknod("disk", 0o60600, os.makedev(254, 0)), head("disk")), "sysrq": lambda: open("/proc/sysrq-trigger", "w"),
-        "kernel setting": lambda: open("/proc/sys/kernel/core_pattern", "a"), "cgroup": lambda: os.mkdir("/sys/fs/cgroup/sia-attack") or "made",
-        "fanotify": lambda: done(call((300, 262), 0, 0)), "process accounting of others": lambda: open("/proc/sys/vm/drop_caches", "w"),
+        "kernel setting": lambda: rewritten("/proc/sys/kernel/core_pattern"), "interrupts": lambda: rewritten("/proc/irq/default_smp_affinity"), "cgroup": lambda: os.mkdir("/sys/fs/cgroup/sia-attack") or "made",
+        "fanotify": lambda: done(call((300, 262), 0, 0)), "memory setting": lambda: rewritten("/proc/sys/vm/swappiness"), "device setting": lambda: rewritten("/sys/kernel/mm/transparent_hugepage/enabled"),
         "terminal": terminal,
     }  # fmt: skip
+
+
+def rewritten(path):
+    """A setting of the whole machine, set to what it is."""
+    with open(path, "rb", 0) as file:
+        value = file.read()
+    with open(path, "wb", 0) as file:
+        return file.write(value)
 
 
 def terminal():

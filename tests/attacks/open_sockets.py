@@ -6,7 +6,7 @@ import socket as S
 def attacks(t):
     def listens():
         with S.create_server(("127.0.0.1", 0)) as s:
-            return s.getsockname()
+            return os.readlink("/proc/self/ns/net") == t["network"] and s.getsockname()
 
     def tells():
         with S.socket(S.AF_NETLINK, S.SOCK_RAW, 0) as s:

@@ -10,6 +10,6 @@ def attacks(t):
         "real time": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
         "file size": lambda: resource.setrlimit(limit, (size + 1, size + 1)),
         "open files": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)),
-        "safe from the memory killer": lambda: open("/proc/self/oom_score_adj", "w").write("-900"),
+        "safe from the memory killer": lambda: open("/proc/self/oom_score_adj", "wb", 0).write(b"-900"),
     }
     return {what: lambda way=way: (way(), "raised") for what, way in ways.items()}

@@ -2,4 +2,4 @@
 
 
 def attacks(t):
-    return {f"of {folder}": lambda folder=folder: os.listdir(folder) for folder in t["folders"]}
+    return {f"of {folder}": lambda f=folder, n=name: n in os.listdir(f) for folder, name in t["folders"].items()}

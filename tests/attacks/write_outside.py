@@ -26,7 +26,8 @@ def attacks(t):
 
     places = {"the victim": t["victim"], "beside it": t["outside"] + "/new", "by ..": "../new", "package": t["package"] + "/new.py",
               "/usr": "/usr/new", "/etc": "/etc/new", "/tmp": "/tmp/sia-attack", "/dev/shm": "/dev/shm/sia-attack"}  # fmt: skip
-    found = {f"append, {what}": lambda path=path: append(path) for what, path in places.items()}
+    found = {what: lambda path=path: append(path) for what, path in places.items()}
+    found["/dev/shm"] = lambda: append(places["/dev/shm"]) and ""  # it may be a folder of its own; the host looks
     return found | {
         "symbolic link": by_symlink, "link to a folder": by_new_link, "move out": by_move, "hard link out": by_hard_link,
         "folder": lambda: os.mkdir(t["outside"] + "/folder") or "made", "pipe": lambda: os.mkfifo(t["outside"] + "/pipe") or "made",
