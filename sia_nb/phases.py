@@ -12,7 +12,6 @@ phase counts once its completion mark is written, and is done again from its sta
 
 from __future__ import annotations
 
-import shutil
 import time
 from itertools import islice
 from pathlib import Path
@@ -23,6 +22,7 @@ from .agents.base import Decision, View
 from .config import make_config
 from .errors import InvalidSolution, StoreError
 from .scaffold.contract import Budget
+from .scaffold.folders import remove_tree
 from .steps import (
     archive,
     budget_left,
@@ -129,7 +129,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
         seconds=config.seconds,
     )
     workdir = folder / "work"
-    shutil.rmtree(workdir, ignore_errors=True)
+    remove_tree(workdir)
     workdir.mkdir(parents=True)
     tau = folder / ".trajectory.jsonl.tmp"
     seen = {"verdict": 0}
@@ -178,7 +178,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     run.notice(execution.notice)
     tau.replace(folder / "trajectory.jsonl")
     write_json(folder / "metrics.json", metrics)
-    shutil.rmtree(workdir, ignore_errors=True)
+    remove_tree(workdir)
     spend(run, step, "run", **execution.used)
     run.finish(step, "run", [folder / "trajectory.jsonl", folder / "metrics.json"])
     return metrics

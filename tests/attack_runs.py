@@ -58,7 +58,12 @@ def as_scaffold(names: list[str], target: dict) -> str:
 
 def as_solution(names: list[str], target: dict) -> str:
     """A denoising program that fails with what it got."""
-    return "import os\n" + everything(names, target) + "\ndef denoise(counts):\n    raise RuntimeError('TRIED %d GOT %r' % tell())\n" + TELL
+    return (
+        "import os\n"
+        + everything(names, target)
+        + "\ndef denoise(counts):\n    raise RuntimeError('TRIED %d GOT %r' % tell())\n"
+        + TELL
+    )
 
 
 def as_kernel(names: list[str], target: dict) -> str:
@@ -187,6 +192,11 @@ class Host:
             "name": os.uname().nodename, "queue": _messages(self.target["queue"]),
         }  # fmt: skip
 
+    def changed(self) -> dict:
+        """What is not as before, by name: (before, now)."""
+        now = self.state()
+        return {name: (was, now[name]) for name, was in self.before.items() if now[name] != was}
+
     def close(self) -> None:
         """Give everything back."""
         self._stack.close()
@@ -224,3 +234,35 @@ def left_in(folder: Path) -> list[int]:
             if process.cwd().startswith(str(folder)):
                 found.append(process.pid)
     return found
+
+
+KERNEL = """
+import json, os, socket, stat, time
+def trimul(x, mask, weights):
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                s = socket.socket(fileno=os.dup(fd))
+                {body}
+        except OSError:
+            pass
+    time.sleep(30)
+"""
+FRAMES = {  # what a kernel puts on the verifier's socket in place of an answer
+    "four gigabytes announced": "s.sendall(b'\\xff' * 4)",
+    "not JSON": "s.sendall(b'\\0\\0\\0\\x04\\xff\\xff\\xff\\xff')",
+    "deeply nested": "s.sendall((100_000).to_bytes(4, 'big') + b'[' * 100_000)",
+    "a list": "s.sendall(b'\\0\\0\\0\\x02[]')",
+    "a number": "s.sendall(b'\\0\\0\\0\\x017')",
+    "attached, endless": "b = json.dumps({'attached': 1 << 60}).encode(); s.sendall(len(b).to_bytes(4, 'big') + b)",
+    "attached, negative": "b = b'{\"attached\": -1}'; s.sendall(len(b).to_bytes(4, 'big') + b)",
+    "attached, no number": "b = b'{\"attached\": \"x\"}'; s.sendall(len(b).to_bytes(4, 'big') + b)",
+    "a nonce of its own": "b = b'{\"nonce\": \"0\"}'; s.sendall(len(b).to_bytes(4, 'big') + b)",
+    "drop by drop": "s.sendall(b'\\0\\0\\xff\\xff'); [(s.sendall(b' '), time.sleep(0.2)) for _ in range(200)]",
+    "closed": "os.close(fd); s.shutdown(2)",
+}
+
+
+def framing(name: str) -> str:
+    """A TriMul program that puts these bytes on the verifier's socket."""
+    return KERNEL.format(body=FRAMES[name])

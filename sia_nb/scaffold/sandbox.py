@@ -45,8 +45,9 @@ class Limits:
     cpu_seconds: float = 60  # user and system time of the processes alive
     memory_mb: int = 2048  # resident, shared pages counted once
     processes: int = 16  # at any instant, the program itself included
+    threads: int = 1024  # of all processes
     output_mb: int = 16  # captured standard output and error together
-    file_mb: int = 64  # largest file, and growth of the writable folders
+    file_mb: int = 64  # largest file, and growth of the writable folders; an entry counts 4 kB at least
 
 
 class Process:

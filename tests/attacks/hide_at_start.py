@@ -16,8 +16,16 @@ def attacks(t):
         for what, folder in (("site-packages", site), ("library", library), ("kit", t["package"]), ("tests", t["tests"])):
             found[f"{name} in {what}"] = lambda p=os.path.join(folder, name), text=text: put(p, text)
     home = t["home"]
-    places = (".local/lib/python3.11/site-packages/zz.pth", ".config/pip/pip.conf", ".ipython/profile_default/startup/0.py", ".bashrc")
-    found |= {f"~/{p}": lambda p=p: (os.makedirs(os.path.dirname(f"{home}/{p}"), exist_ok=True), open(f"{home}/{p}", "a")) for p in places}
+    places = (
+        ".local/lib/python3.11/site-packages/zz.pth",
+        ".config/pip/pip.conf",
+        ".ipython/profile_default/startup/0.py",
+        ".bashrc",
+    )
+    found |= {
+        f"~/{p}": lambda p=p: (os.makedirs(os.path.dirname(f"{home}/{p}"), exist_ok=True), open(f"{home}/{p}", "a"))
+        for p in places
+    }
     return found
 
 

@@ -6,6 +6,7 @@ def attacks(t):
     pids = {"the host": t["host"], "another program": t["sleeper"]}
     found = {f"{name} of {who}": lambda p=pid, n=name: (os.listdir if n == "task" else head)(f"/proc/{p}/{n}")
              for who, pid in pids.items() for name in names}  # fmt: skip
+
     def by_listing():
         return str(t["sleeper"]) in os.listdir("/proc") and holds(head(f"/proc/{t['sleeper']}/cmdline"), "sleep")
 
