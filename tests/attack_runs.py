@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parent / "attacks"
 COMMON = (FOLDER / "common.py").read_text()
 QUIET = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "common")
 LIMITS = sorted(p.stem for p in (FOLDER / "limits").glob("*.py"))
+KNOWN = {
+    "sandlock": {"size", "time", "presence", "rights", "program of a process", "folder of a process", "open files of a process"}
+}  # of read_metadata: what a backend is known not to stop
 HARMLESS = ("read_environment", "read_files", "read_listings", "connect")  # change nothing where nothing stops them
 SECRET = "canary-3f9a1c-key"
 
@@ -61,18 +64,18 @@ def as_solution(names: list[str], target: dict) -> str:
     return (
         "import os\n"
         + everything(names, target)
-        + "\ndef denoise(counts):\n    raise RuntimeError('TRIED %d GOT %r' % tell())\n"
+        + "\ndef denoise(counts):\n    raise RuntimeError('TRIED %d GOT %s' % tell())\n"
         + TELL
     )
 
 
 def as_kernel(names: list[str], target: dict) -> str:
     """A TriMul program that fails with what it got."""
-    call = "\ndef trimul(x, mask, weights):\n    raise RuntimeError('TRIED %d GOT %r' % tell())\n"
+    call = "\ndef trimul(x, mask, weights):\n    raise RuntimeError('TRIED %d GOT %s' % tell())\n"
     return "import os\n" + everything(names, target) + call + TELL
 
 
-TELL = "\ndef tell():\n    tried, got = result()\n    return len(tried), got\n"
+TELL = "\nimport json\ndef tell():\n    tried, got = result()\n    return len(tried), json.dumps(got)\n"
 
 
 def exhausting(name: str) -> tuple[str, tuple[str, ...]]:

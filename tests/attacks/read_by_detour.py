@@ -35,8 +35,12 @@ def attacks(t):
         return os.read(fd, 100) if fd != -1 else ""
 
     def by_working_folder():
+        back = os.open(".", os.O_RDONLY)
         os.chdir(os.path.dirname(path))
-        return head(os.path.basename(path))
+        try:
+            return head(os.path.basename(path))
+        finally:
+            os.fchdir(back)
 
     ways = {f"/proc/{pid}/{link}": lambda pid=pid, link=link: head(f"/proc/{pid}/{link}{path}")
             for pid in ("self", *above(), t["host"]) for link in ("root",)}  # fmt: skip
