@@ -13,6 +13,7 @@ phase counts once its completion mark is written, and is done again from its sta
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,7 @@ def report(run: Run) -> dict[str, Any]:
     found = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=EXAMINED)]
     with open_verifier(run, task) as verifier:
         best, full = _promoted(run, verifier, found, baseline)
+        _log_opening(run, {"baseline": baseline, run.config.arm: best})
         sealed = {}
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):
             run.progress("report: the sealed test", PROMOTED + n, PROMOTED + 2)
@@ -361,6 +363,25 @@ def _promoted(
 
     compared = list(islice(filter(sound, found), PROMOTED)) + [b for b in (baseline,) if b and sound(b)]
     return max(compared or found[:1], key=lambda s: full[s.id].value, default=None), full
+
+
+def _log_opening(run: Run, chosen: dict[str, Solution | None]) -> None:
+    """Write down in seal.json that the sealed test is opened, when, and for which solutions, before it is.
+
+    A report that was killed is done again; it may open the test for the same solutions only.
+
+    Raises:
+        StoreError: the test has been opened for others.
+    """
+    path = run.path / "seal.json"
+    ids = {arm: solution.id if solution else None for arm, solution in chosen.items()}
+    if not path.exists():
+        write_json(path, {"opened": datetime.now(UTC).isoformat(timespec="seconds"), "solutions": ids})
+    elif (before := read_json(path)["solutions"]) != ids:
+        raise StoreError(
+            f"{path}: the sealed test has been opened for the solutions {before}, now asked for {ids}. It is opened once a run: "
+            "what the run's steps hold was changed since; start a new run."
+        )
 
 
 def _stopped(run: Run, step: int) -> bool:
