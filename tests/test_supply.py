@@ -42,6 +42,17 @@ def test_what_differs_is_named():
             audit.pins(loose)
 
 
+def test_what_could_not_be_audited_is_no_good_news():
+    known, hit = {"name": "a", "version": "1", "vulns": []}, {"name": "b", "version": "2", "vulns": [{"id": "CVE-1"}]}
+    unknown = {"name": "c", "skip_reason": "not found"}
+    assert audit.audited({"dependencies": [unknown]}) == (
+        "not audited: the index that is set here knows no vulnerabilities of any of the 1 packages",
+        False,
+    )
+    said, bad = audit.audited({"dependencies": [known, hit, unknown]})
+    assert bad and said.splitlines() == ["2 of 3 packages audited, 1 vulnerabilities", "b 2: CVE-1"]
+
+
 # --- licences -----------------------------------------------------------------------------------------------------------
 def strings(tree: ast.AST) -> list[str]:
     return [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
