@@ -17,6 +17,7 @@ import psutil
 from scaffold_fakes import HEAD
 
 import sia_nb
+from sia_nb.scaffold import sandbox
 
 FOLDER = Path(__file__).parent / "attacks"
 COMMON = (FOLDER / "common.py").read_text()
@@ -108,6 +109,8 @@ class Host:
         system = {p: Path(p) for p in ("/etc/passwd", "/etc/shadow", "/etc/machine-id")}
         repository = Path(sia_nb.__file__).resolve().parent.parent
         paths = {what: self.folder / path for what, path in files.items()} | {f"~/{p.name}": p for p in home} | system
+        if cells := sandbox._hidden():
+            paths["sealed cells in a package"] = Path(cells[0])
         paths["repository"] = repository / "pyproject.toml"
         self._write("outside/victim")
         self._write("outside/other")

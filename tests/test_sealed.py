@@ -140,7 +140,7 @@ def test_it_is_written_down_before_it_is_opened(trust, pair):
     assert trust.case("logged", set(log["solutions"]) == set(planted["report"]["arms"]) and log["opened"].startswith("20"))
 
 
-@sealed
+@pytest.mark.trust(suite="secrets", backend="")
 @pytest.mark.slow
 def test_no_key_of_the_environment_is_in_any_file_of_a_run(trust, pair):
     """A scanner over the run folder, executed notebooks and reports included, and over what the data folder has gained."""

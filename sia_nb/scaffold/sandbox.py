@@ -31,6 +31,7 @@ from ..errors import SandboxError, nearest
 from . import seccomp, warden
 
 NAMES = ("sandlock", "bubblewrap", "seatbelt", "plain")
+HIDDEN = ("scanpy/datasets/*.h5ad",)  # in site-packages, yet not to be read: the whole counts of a task's sealed cells
 PLAIN_NOTICE = (
     "No sandbox is usable on this machine: the program ran as a plain process with limits on time, memory, processes "
     "and output, but could read this user's files and use the network."
@@ -275,6 +276,13 @@ def _system() -> tuple[str, ...]:
     return tuple(p for p in _both([*python, package, *libraries]) if p not in forbidden)
 
 
+@functools.cache
+def _hidden() -> tuple[str, ...]:
+    """Files among the readable ones that no program may read."""
+    folders = _both([sysconfig.get_path(p) for p in ("purelib", "platlib")])
+    return tuple(_both([file for folder in folders for pattern in HIDDEN for file in Path(folder).glob(pattern)]))
+
+
 def _clean_env(home: str, extra: Mapping[str, str]) -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     env = dict.fromkeys(threads, "1")
@@ -296,6 +304,8 @@ def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
     out += ["--remount-ro", "/dev", "--remount-ro", "/proc"]  # root's sandbox could set the machine's kernel by /proc/sys
     for path in job["read"]:
         out += ["--ro-bind", path, path]
+    for path in job["hidden"]:
+        out += ["--ro-bind", "/dev/null", path]
     for path in job["write"]:
         out += ["--bind", path, path]
     return [*out, "--remount-ro", "/", "--", *job["argv"]]
@@ -311,6 +321,7 @@ def _seatbelt_command(argv: list[str], read: list[str], write: list[str]) -> lis
         "(allow sysctl-read)(allow file-read-metadata)"
         f"(allow file-read* {paths([*read, *write, *devices])})"
         f'(allow file-write* {paths(write)} (literal "/dev/null"))'
+        + (f"(deny file-read* {paths(list(_hidden()))})" if _hidden() else "")
     )
     return ["/usr/bin/sandbox-exec", "-p", profile, *argv]
 
@@ -342,7 +353,7 @@ def _launch(
     env = _clean_env(cwd, extra_env)
     job: dict[str, Any] = {
         "backend": backend, "argv": argv, "command": argv, "read": readable, "write": writable, "cwd": cwd, "env": env,
-        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "devices": _both(devices), "overhead": 0, "watch": [os.path.realpath(p) for p in write],
+        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "devices": _both(devices), "overhead": 0, "hidden": list(_hidden()), "watch": [os.path.realpath(p) for p in write],
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if backend == "sandlock":

@@ -249,6 +249,7 @@ def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
     box = sandlock.Sandbox(
         fs_readable=job["read"],
         fs_writable=job["write"],
+        fs_denied=job["hidden"],
         cwd=job["cwd"],
         clean_env=True,
         env={**job["env"]},

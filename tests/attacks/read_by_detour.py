@@ -2,19 +2,27 @@
 
 
 def attacks(t):
-    path = t["files"]["sealed test"]
+    found = {}
+    for name in ("sealed test", "sealed cells in a package"):
+        if name in t["files"]:
+            found |= {f"{name}, {what}": way for what, way in ways_to(t["files"][name], name[-4:], t).items()}
+    return found
+
+
+def ways_to(path, mark, t):
+    """The ways to one file."""
 
     def by_symlink():
-        os.symlink(path, "symlink")
-        return head("symlink")
+        os.symlink(path, "symlink" + mark)
+        return head("symlink" + mark)
 
     def by_folder_link():
-        os.symlink(os.path.dirname(path), "folder")
-        return head("folder/" + os.path.basename(path))
+        os.symlink(os.path.dirname(path), "folder" + mark)
+        return head("folder" + mark + "/" + os.path.basename(path))
 
     def by_hard_link():
-        os.link(path, "hard")
-        return head("hard")
+        os.link(path, "hard" + mark)
+        return head("hard" + mark)
 
     def by_dots():
         return head("/".join([".."] * 40) + path)
@@ -24,8 +32,8 @@ def attacks(t):
         return os.read(os.open(path[1:], os.O_RDONLY, dir_fd=at), 100)
 
     def by_move():
-        os.rename(path, "moved")
-        return head("moved")
+        os.rename(path, "moved" + mark)
+        return head("moved" + mark)
 
     def by_handle():
         handle, mount = (ctypes.c_ubyte * 136)(128), ctypes.c_int()
