@@ -376,7 +376,7 @@ def _log_opening(run: Run, chosen: dict[str, Solution | None]) -> None:
     path = run.path / "seal.json"
     ids = {arm: solution.id if solution else None for arm, solution in chosen.items()}
     if not path.exists():
-        write_json(path, {"opened": datetime.now(UTC).isoformat(timespec="seconds"), "solutions": ids})
+        write_json(path, {"created": datetime.now(UTC).isoformat(timespec="seconds"), "solutions": ids})
     elif (before := read_json(path)["solutions"]) != ids:
         raise StoreError(
             f"{path}: the sealed test has been opened for the solutions {before}, now asked for {ids}. It is opened once a run: "

@@ -5,11 +5,14 @@ What each would show if it succeeded stands at its head. What a plain process do
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -38,7 +41,7 @@ from sia_nb.scaffold.contract import Budget
 from sia_nb.scaffold.execute import call_scaffold, execute
 from sia_nb.scaffold.folders import remove_tree
 from sia_nb.scaffold.sandbox import Limits
-from sia_nb.tasks import get_task
+from sia_nb.tasks import get_task, wire
 from sia_nb.trajectory import Trajectory
 
 USABLE = [name for name, reason in sandbox.backends().items() if not reason]
@@ -211,10 +214,33 @@ def test_folders_too_deep_to_walk_down_do_not_break_the_host(trust, backend, onl
     assert trust.case("solution", not verdict.valid and verdict.reason.startswith("crash"))
 
 
-@exhaustion
-@pytest.mark.parametrize("backend", ISOLATING)
-@pytest.mark.slow
+@pytest.mark.trust(suite="gateway messages", backend="")
 @pytest.mark.parametrize("name", FRAMES)
+def test_frames_that_are_no_answer(name):
+    """What a kernel's process may put on its socket instead is refused within the time that an answer has."""
+    ours, s = socket.socketpair()
+    with ours, s:
+        body = f"def put(s, fd):\n    {FRAMES[name]}\n"
+        space = {"json": json, "os": type("os", (), {"close": staticmethod(lambda fd: None)}), "time": time}
+        exec(body, space)
+        threading.Thread(target=_quietly, args=(space["put"], s), daemon=True).start()
+        began = time.monotonic()
+        try:
+            found = wire.receive(ours, most=1 << 20, deadline=began + 1)
+        except (wire.MessageError, TimeoutError, ConnectionError):
+            found = None
+        assert found in (None, {"nonce": "0"}) and time.monotonic() - began < 3
+
+
+def _quietly(put, s: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        put(s, -1)
+
+
+@pytest.mark.trust(suite="gateway messages")
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ISOLATING)
+@pytest.mark.parametrize("name", ["deeply nested", "attached, endless", "drop by drop"])
 def test_frames_that_a_kernel_puts_on_the_verifier_s_socket(name, backend, only, tmp_path):
     from test_trimul_verifier import SMALL
 

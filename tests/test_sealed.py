@@ -137,7 +137,7 @@ def test_another_sealed_test_changes_nothing_before_the_report(trust, pair):
 def test_it_is_written_down_before_it_is_opened(trust, pair):
     _, _, planted, folder = pair
     log = read_json(folder / "run" / "seal.json")
-    assert trust.case("logged", set(log["solutions"]) == set(planted["report"]["arms"]) and log["opened"].startswith("20"))
+    assert trust.case("logged", set(log["solutions"]) == set(planted["report"]["arms"]) and log["created"].startswith("20"))
 
 
 @pytest.mark.trust(suite="secrets", backend="")

@@ -1,11 +1,12 @@
 """Seccomp filters: system calls by which a program could slip past a limit or reach processes outside its sandbox.
 
-The names are few on purpose. Memory that no process maps (memfd, System V shared memory) escapes a limit on
+The names are few on purpose. Memory that no process maps (memfd, System V shared memory, queues) escapes a limit on
 resident memory; tracing, namespaces, keys, bpf and io_uring have no use in a scaffold and a long history of holes.
 Priority, affinity, scheduling and resource limits of any process of the same user can be set by its pid, which
 Landlock does not stop: only the caller's own, named by 0, may be, since a filter can compare with constants alone.
 So a program cannot pin threads that it starts: with ``OMP_PROC_BIND`` set, OpenMP fails to start a second one.
-The filter is classic BPF as ``bwrap --seccomp`` and prctl(2) read it. It may import nothing of the kit.
+Sockets are of AF_UNIX only, and a file's rights, owner and times stay as they are where a path alone would do to change
+them. The filter is classic BPF as ``bwrap --seccomp`` and prctl(2) read it. It may import nothing of the kit.
 """
 
 from __future__ import annotations
