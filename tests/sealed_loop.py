@@ -35,7 +35,7 @@ def main(task: str, folder: Path) -> None:
     from sia_nb.config import make_config
     from sia_nb.store import Run
 
-    config = make_config("smoke", task=task, steps=2, verifier_calls=4, tokens=1500)
+    config = make_config("smoke", task=task, steps=2, verifier_calls=2, tokens=400)
     run = Run.create(config, folder)
     PHASE[0] = "loop"
     phases.init_scaffold(run)

@@ -83,7 +83,7 @@ def run(task: str, data: Path, folder: Path) -> dict:
     return json.loads(out.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["lawbench", "denoising"])
+@pytest.fixture(scope="module", params=["denoising", "lawbench"])
 def pair(request, tmp_path_factory, lawbench_data, embedded_model):
     """(task, a run on the data as it is, one on data with another sealed test, the folder of the latter)."""
     task, outs = request.param, []
