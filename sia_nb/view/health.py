@@ -50,7 +50,7 @@ def examine(task: str, source: str = "ours", also: Path | None = None) -> tuple[
     for path in sorted(_folders(task, source, also)):
         try:
             run, report = _whole(path, _signature(path))
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             named = _NAME.match(path.name)
             if source == "reference" or (named and named["task"] == task):
                 arm, seed = (named["arm"], int(named["seed"] or -1)) if named else ("", -1)
@@ -68,9 +68,10 @@ def gaps(task: str) -> list[Gap]:
 
 def _folders(task: str, source: str, also: Path | None) -> Iterator[Path]:
     if source == "reference":
-        for path in (results_dir() / "reference" / task).glob("*/*"):
-            if path.is_dir() and any(path.iterdir()):
-                yield path.resolve()
+        for folder, inner, names in os.walk(results_dir() / "reference" / task):
+            if {"run.json", "report.json"} & set(names) or any(n.startswith("step_") for n in inner):
+                inner.clear()
+                yield Path(folder).resolve()
         return
     found = {p.parent.resolve() for p in (results_dir() / "runs").glob("**/report.json")}
     if also and (also / "report.json").exists():
@@ -103,7 +104,10 @@ def _whole(path: Path, signature: tuple) -> tuple[Run, dict[str, Any]]:
     if ran and max(ran) > steps[-1]:
         raise StoreError(f"{run.step(max(ran))} is missing, though ledger.jsonl tells of it; {MEND}")
     for g in steps:
-        _step(run, g)
+        try:
+            _step(run, g)
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{run.step(g)}: a file of this step lacks {error}; it was written by another version; {MEND}") from None
     return run, report
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from . import collect
@@ -33,12 +34,19 @@ def limits(values: list[float], metric: str = "") -> tuple[float, float]:
     return (low - 0.05 * span if low < 0 else 0.0), high + 0.18 * span
 
 
-def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None:
-    """One panel: arms on the x axis. ``rows`` are the task's, as ``collect.rows`` makes them."""
+def empty_from_data(ax: Any, *, title: str, words: str) -> None:
+    """A panel for what cannot be drawn, which says so."""
+    ax.set(title=title, xticks=[], yticks=[])
+    ax.text(0.5, 0.5, words, ha="center", va="center", color=VERMILION, transform=ax.transAxes)
+
+
+def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str, lost: Sequence[Any] = ()) -> None:
+    """One panel: arms on the x axis. ``rows`` are the task's, as ``collect.rows`` makes them; ``lost`` the ``health.Gap``s:
+    how many runs an arm lacks is written over its bar."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    arms = [a for a in ARMS if any(r["arm"] == a for r in rows)]
+    arms = [a for a in ARMS if any(r["arm"] == a for r in rows) or any(gap.arm == a for gap in lost)]
     metric, handles = PAPER[task]["metric"], []
     low, high = limits([float(r[k]) for r in rows for k in ("value", "high", "low") if r.get(k, "") != ""], metric)
     above = 0.02 * (high - low)
@@ -62,6 +70,8 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
                 ax.plot(x + shift, s["value"], **{"color": "black", "alpha": 0.7, "linestyle": "", **mark})
             if source == "ours" or not any(r["source"] == "ours" for r in rows):
                 seeds = "1 seed" if mean["seeds"] == 1 else f"{mean['seeds']} seeds"
+                missing = sum(gap.arm == arm for gap in lost)
+                seeds += f",\n{missing} not readable" if missing else ""
                 top = mean["value"] if math.isnan(mean["high"]) else max(mean["value"], mean["high"])
                 ax.text(x, top + above, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8, bbox=LABEL)
     for x, arm in enumerate(arms):
@@ -69,7 +79,8 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
         if paper:
             ax.plot(x - 0.42, paper[0]["value"], "D", markerfacecolor="white", markeredgecolor=VERMILION, markersize=7, zorder=5)
         if not any(r["arm"] == arm and r["source"] != "paper" for r in rows):
-            ax.text(x, above, "no run of ours", ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
+            words = "not readable" if any(gap.arm == arm for gap in lost) else "no run of ours"
+            ax.text(x, above, words, ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
     data = f", {setting(task)}" if setting(task) else ""
     previous = [r for r in rows if r["arm"] == "previous"]
     if previous:
@@ -146,7 +157,7 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
     """A row a run: a badge a step for the lever pulled before it, filled where kept, hollow where rolled back.
 
     The score runs along the badges, on one scale for all rows. Each run has ``label`` and ``steps``; a step has ``step``,
-    ``action`` (init, harness or weights), ``algorithm``, ``accepted`` and ``value``.
+    ``action`` (init, harness or weights), ``algorithm``, ``accepted`` and ``value``. A run with ``lost`` has none, and says that.
     """
     from matplotlib.lines import Line2D
 
@@ -156,6 +167,9 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
         base, steps = len(runs) - 1 - row, run["steps"]
         height = lambda v, base=base: base + 0.49 + 0.32 * (v - low) / span
         ax.axhline(base, color="#dddddd", linewidth=0.8)
+        if "lost" in run:
+            words = "\n".join(textwrap.wrap(f"not readable: {run['lost']}", 90))
+            ax.text(0.6, base + 0.5, words, va="center", fontsize=6.5, color=VERMILION)
         incumbent = None
         for s in steps:
             colour, x = LEVERS[s["action"]], s["step"]

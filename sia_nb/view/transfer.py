@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..store import commit, read_json, results_dir
+from ..store import read_json, results_dir
 from . import figures
 
 LOOK = {  # colour, line, marker
@@ -222,7 +222,7 @@ def _traces(data: dict[str, Any], path: Path) -> list[str]:
     return [
         f"{path.name} of study {plan['name']} · {plan['task']}, {plan['policy']}, {hyper['algorithm']}, {hyper['steps']} steps of "
         f"{hyper['groups']} × {hyper['group_size']} rollouts · seeds {', '.join(map(str, plan['seeds']))} · {'; '.join(machines)}",
-        f"trained at commit {', '.join(commits)}, drawn at {commit()}; intervals: bootstrap over instances and training seeds",
+        f"trained at commit {', '.join(commits)}, drawn at {figures.head()}; intervals: bootstrap over instances and training seeds",
     ]
 
 
