@@ -110,7 +110,7 @@ def levers_from_data(ax: Any, rows: list[dict[str, Any]]) -> None:
     lines += [", ".join(f"{r['name']} {r['count']}" for r in new[n : n + 3]) for n in range(0, min(len(new), 15), 3)]
     told = [*(r["name"] for r in of("weights", "policy")), "algorithm, times chosen (times kept):"]
     told += [f"{r['name']}  {r['count']} ({r['kept']})" for r in of("weights", "algorithm")]
-    tall = 0.75 + 0.27 * max(len(lines), len(told))
+    tall = 0.72 + 0.21 * max(len(lines), len(told))
     for lever, side, head, words in (("harness", -1, "Harness (scaffold)", lines), ("weights", 1, r"Weights $\theta$ (LoRA)", told)):
         colour, x, low = LEVERS[lever], 5 + 2.5 * side, 5.7 - tall
         _box(ax, x, 5.7 - tall / 2, 4.7, tall, head, words, colour)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..store import read_json, results_dir
-from . import figures
+from . import figures, health
 
 LOOK = {  # colour, line, marker
     "trained": ("#E69F00", "-", "o"),
@@ -27,6 +27,7 @@ LOOK = {  # colour, line, marker
     "random": ("#56B4E9", ":", "x"),
 }
 MINE = ("trained", "trained_then_search")  # the arms with trained weights
+FORMAT = 1  # of transfer.json
 DRAWS = 4000
 COLUMNS = [
     "calls", "arm", "against", "value", "low", "high", "instances", "seeds", "searches", "verifier_calls_before", "distinct",
@@ -48,6 +49,29 @@ def find(name: str) -> Path:
         if path.exists():
             return path
     raise StoreError(f"no finished transfer study called '{name}'; `python -m sia_nb transfer --name {name}` makes one")
+
+
+def studies() -> list[Path]:
+    """The studies' files: the committed ones, and this machine's own in the place of those of the same name."""
+    found = {p.stem: p for p in sorted((results_dir() / "reference" / "transfer").glob("*.json"))}
+    found |= {p.parent.name: p for p in sorted((results_dir() / "runs" / "transfer").glob("*/transfer.json"))}
+    return [found[name] for name in sorted(found)]
+
+
+def trouble(path: Path) -> str:
+    """Why a study cannot be drawn, with the file's name; empty where it can."""
+    try:
+        data = read_json(path)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            return f"{path}: format {found!r}, expected {FORMAT}; it was written by another version; {health.MEND}"
+        cells(data)
+        data["plan"]["name"], data["provenance"]["hardware"]
+    except StoreError as error:
+        return f"{error}" if str(path) in str(error) else f"{path}: {error}"
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return f"{path}: {type(error).__name__}: {error}; expected a finished transfer study; {health.MEND}"
+    return ""
 
 
 def transfer_figure(path: Path, *, out: Path | None = None) -> tuple[dict[str, Path], list[str]]:
