@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Finished:
     """A run whose report has been written."""
 
     run: Run
-    report: dict[str, Any]
+    report: dict[str, Any] = field(hash=False)
     source: str  # "ours" or "reference"
 
     @property

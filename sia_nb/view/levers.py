@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from .panels import LEVERS
 from .paper import ARM_NAMES, ARMS
 
 KINDS = ("parameter", "structure", "post-processing")
+KEYS = {  # file's name → the table's name and columns
+    "edits": ("What the harness updates changed", mechanism.EDIT_COLUMNS),
+    "behaviours": ("What the weight updates taught", mechanism.BEHAVIOUR_COLUMNS),
+    "choices": ("What the Feedback-Agent chose, and by which rule", mechanism.CHOICE_COLUMNS),
+    "costs": ("What the runs cost", mechanism.COST_COLUMNS),
+}
 Table = tuple[str, str]  # name, Markdown
 
 
@@ -34,36 +41,31 @@ def tables(task: str, *, profile: str = "", out: Path | None = None, also: Path 
     runs, rows = rows_of(task, profile, also)
     folder = out or results_dir() / "figures"
     paths = {f.run.path.name: f.run.path for f in runs}
-    made = (
-        ("edits", "What the harness updates changed", mechanism.EDIT_COLUMNS, lambda base: edits_markdown(rows["edits"], paths, base)),
-        (
-            "behaviours",
-            "What the weight updates taught",
-            mechanism.BEHAVIOUR_COLUMNS,
-            lambda base: behaviours_markdown(rows["behaviours"], paths, base),
-        ),
-        (
-            "choices",
-            "What the Feedback-Agent chose, and by which rule",
-            mechanism.CHOICE_COLUMNS,
-            lambda base: choices_markdown(rows["choices"], paths, base),
-        ),
-        ("costs", "What the runs cost", mechanism.COST_COLUMNS, lambda base: costs_markdown(rows["costs"])),
+    words = (
+        lambda base: edits_markdown(rows["edits"], paths, base),
+        lambda base: behaviours_markdown(rows["behaviours"], paths, base),
+        lambda base: choices_markdown(rows["choices"], paths, base),
+        lambda base: costs_markdown(rows["costs"]),
     )
-    for key, name, columns, words in made:
+    for (key, (name, columns)), make in zip(KEYS.items(), words, strict=True):
         write_csv(folder / f"{key}_{task}.csv", rows[key], columns)
-        write_atomic(folder / f"{key}_{task}.md", words(folder) + "\n")
-        yield name, words(Path.cwd())
+        write_atomic(folder / f"{key}_{task}.md", make(folder) + "\n")
+        yield name, make(Path.cwd())
 
 
 def rows_of(task: str, profile: str = "", also: Path | None = None) -> tuple[list[Finished], dict[str, list[dict[str, Any]]]]:
     """The runs, and ``mechanism``'s rows of each kind."""
-    from ..tasks import get_task
-
     ours, reference = figures.gather(task, profile, also)
     runs = ours or reference
+    return runs, _rows(task, tuple(runs))
+
+
+@lru_cache(4)
+def _rows(task: str, runs: tuple[Finished, ...]) -> dict[str, list[dict[str, Any]]]:
+    from ..tasks import get_task
+
     kinds = {f.name: f.kind for f in get_task(task).space.fields}
-    return runs, {
+    return {
         "edits": mechanism.edits(runs), "behaviours": mechanism.behaviours(runs, kinds),
         "choices": mechanism.choices(runs), "costs": mechanism.costs(runs),
     }  # fmt: skip

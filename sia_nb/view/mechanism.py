@@ -30,9 +30,9 @@ CLASSES = ("prompt", "parser", "sampling", "search procedure", "retries and safe
 NAMED = {  # the class of an edit by its name, as the playbook names its edits
     "examples": "prompt",
     "prompt_hints": "prompt",
-    "structured_output": "parser",
     "sturdier_extraction": "parser",
     "mend_answers": "parser",
+    "structured_output": "sampling",
     "screen_policy": "sampling",
     "spare_tokens": "sampling",
     "use_whole_budget": "search procedure",
