@@ -10,6 +10,7 @@ import textwrap
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..errors import StoreError
 from ..store import commit, results_dir
@@ -157,15 +158,28 @@ def provenance(fig: Any, used: list[Finished], tasks: list[str] | None = None) -
 
 def caption(fig: Any, lines: list[str], warnings: list[str] | None = None) -> None:
     """Small text under everything that is drawn, wrapped to the figure's width; warnings below it in another colour."""
-    fig.draw_without_rendering()
-    bottom = fig.get_tightbbox().y0 / fig.get_figheight()  # below the legends, wherever they ended
+    frame = _frame(fig)
+    bottom = frame.y0 / fig.get_figheight()  # below the legends, wherever they ended
     width = int(fig.get_figwidth() / 0.048)  # characters of this size
     wrap = lambda told: [part for line in told for part in textwrap.wrap(line, width)]
     style = {"fontsize": 6, "va": "top"}
-    fig.text(0.01, bottom - 0.03, "\n".join(wrap(lines)), color="#555555", **style)
+    texts = [fig.text(0.01, bottom - 0.03, "\n".join(wrap(lines)), color="#555555", **style)]
     if warnings:
         lower = bottom - 0.03 - 0.1 * (len(wrap(lines)) + 0.5) / fig.get_figheight()
-        fig.text(0.01, lower, "\n".join(wrap(warnings)), color=panels.VERMILION, **style)
+        texts.append(fig.text(0.01, lower, "\n".join(wrap(warnings)), color=panels.VERMILION, **style))
+    inches = fig.dpi_scale_trans.inverted()
+    _FRAMES[fig] = frame.union([frame, *(text.get_window_extent().transformed(inches) for text in texts)])
+
+
+_FRAMES: WeakKeyDictionary = WeakKeyDictionary()  # of figures whose caption has been set: to measure one again takes a draw
+
+
+def _frame(fig: Any) -> Any:
+    """What is drawn of a figure, as a box in inches."""
+    if fig not in _FRAMES:
+        fig.draw_without_rendering()
+        return fig.get_tightbbox()
+    return _FRAMES[fig]
 
 
 @lru_cache(1)
@@ -206,11 +220,11 @@ def save(fig: Any, name: str, rows: list[dict], out: Path | None, columns: list[
     folder = out or results_dir() / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     paths = {s: folder / f"{name}.{s}" for s in ("svg", "pdf", "png", "csv")}
-    fig.draw_without_rendering()
-    frame = fig.get_tightbbox().padded(0.1)  # once for the three: bbox "tight" would draw the figure twice for each
+    frame = _frame(fig).padded(0.1)  # once for the three: bbox "tight" would draw the figure twice for each
     for suffix in ("svg", "pdf", "png"):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
-        fig.savefig(paths[suffix], metadata=metadata, bbox_inches=frame)
+        packed = {"pil_kwargs": {"compress_level": 3}} if suffix == "png" else {}  # 6 takes three times as long for a tenth less
+        fig.savefig(paths[suffix], metadata=metadata, bbox_inches=frame, **packed)
     collect.write_csv(paths["csv"], rows, columns)
     pyplot().close(fig)
     return paths

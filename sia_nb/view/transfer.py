@@ -8,7 +8,6 @@ averaged first. A difference between two arms is taken within instance, seed and
 from __future__ import annotations
 
 import math
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def transfer_figure(path: Path, *, out: Path | None = None) -> tuple[dict[str, P
         curves_from_data(left, data)
         differences_from_data(right, rows, data)
         fig.tight_layout()
-        _words(fig, [said[0], *said[1 + len(data["grid"]) :], "", *_traces(data, path)])
+        figures.caption(fig, [said[0], *said[1 + len(data["grid"]) :], *_traces(data, path)])
         name = f"transfer_{data['plan']['name']}"
         return figures.save(fig, name, rows, out, COLUMNS), said
 
@@ -248,11 +247,3 @@ def _traces(data: dict[str, Any], path: Path) -> list[str]:
         f"{hyper['groups']} × {hyper['group_size']} rollouts · seeds {', '.join(map(str, plan['seeds']))} · {'; '.join(machines)}",
         f"trained at commit {', '.join(commits)}, drawn at {figures.head()}; intervals: bootstrap over instances and training seeds",
     ]
-
-
-def _words(fig: Any, lines: list[str]) -> None:
-    width = int(fig.get_figwidth() / 0.052)
-    wrapped = [part for line in lines for part in (textwrap.wrap(line, width) or [""])]
-    fig.canvas.draw()
-    bottom = fig.get_tightbbox().y0 / fig.get_figheight()  # below the legends
-    fig.text(0.01, bottom - 0.03, "\n".join(wrapped), fontsize=6.5, color="#333333", va="top")
