@@ -91,7 +91,8 @@ def lever_rows(used: list[Finished]) -> list[dict[str, Any]]:
         rows.append(
             {"lever": "weights", "kind": "algorithm", "name": name, "count": count, "kept": kept_by[name], "runs": len(runs)}
         )
-    ranks = sorted({read_json(run.step(g) / "weights" / "hyper.json")["rank"] for run, g in trained})
+    chosen_hyper = [run.step(g) / "weights" / "hyper.json" for run, g in trained]
+    ranks = sorted({read_json(path)["rank"] for path in chosen_hyper if path.exists()})
     for policy in sorted({run.config.policy for run in runs}):
         names = f"{policy}, LoRA rank {', '.join(map(str, ranks))}" if ranks else policy
         rows.append({"lever": "weights", "kind": "policy", "name": names, "count": len(trained), "kept": "", "runs": len(runs)})

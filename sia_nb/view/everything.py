@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,30 +77,27 @@ def draw(
     for task in tasks or ():
         if task not in PAPER:
             raise ConfigError(f"task: '{task}' has no figures.{nearest(task, PAPER)} Known: {', '.join(PAPER)}.")
-    wanted = plan(tasks, profile=profile, out=out)
-    if jobs > 1:
-        with ProcessPoolExecutor(min(jobs, len(wanted))) as pool:
-            for job, (words, seconds) in zip(wanted, pool.map(_run, wanted), strict=True):
-                _tell(job, words, seconds, echo, clock)
-    else:
-        for job in wanted:
-            _tell(job, *_run(job), echo, clock)
-    lost = [gap.why for task in tasks or PAPER for gap in health.gaps(task)]
+    wanted, lost = plan(tasks, profile=profile, out=out), []
+    with ProcessPoolExecutor(min(jobs, len(wanted))) if jobs > 1 else nullcontext() as pool:
+        for job, (words, trouble, seconds) in zip(wanted, (pool.map if pool else map)(_run, wanted), strict=True):
+            echo(f"{job.name}: {words or 'not drawn'}")
+            lost += [trouble] if trouble else []
+            if clock:
+                clock(job.name, seconds)
+    lost += [gap.why for task in tasks or PAPER for gap in health.gaps(task)]
     lost += [] if tasks else [words for path in transfer.studies() if (words := transfer.trouble(path))]
     if lost:
         told = "\n".join(f"  {words}" for words in lost)
         raise StoreError(f"the figures are drawn without what cannot be read, and say so:\n{told}")
 
 
-def _tell(job: Job, words: str, seconds: float, echo: Callable[[str], None], clock: Callable[[str, float], None] | None) -> None:
-    echo(f"{job.name}: {words}")
-    if clock:
-        clock(job.name, seconds)
-
-
-def _run(job: Job) -> tuple[str, float]:
+def _run(job: Job) -> tuple[str, str, float]:
+    """(what was drawn, why nothing could be, seconds); what one figure lacks does not keep the others from being drawn."""
     start = time.perf_counter()
-    return MAKERS[job.make](**job.arguments), time.perf_counter() - start
+    try:
+        return MAKERS[job.make](**job.arguments), "", time.perf_counter() - start
+    except StoreError as error:
+        return "", f"{job.name}: {error}", time.perf_counter() - start
 
 
 def plan(tasks: list[str] | None = None, *, profile: str = "", out: Path | None = None) -> list[Job]:

@@ -216,7 +216,7 @@ def figure_levers(task: str, *, profile: str = "", out: Path | None = None, also
     with plt.style.context(figures.STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(9.8, 3.4), gridspec_kw={"wspace": 0.45})
         titles = (f"(a) {figures.title_of(task, runs)}: edits", "(b) what the weights taught")
-        labels = ("edits of the scaffold", "weight updates that shifted it beyond chance")
+        labels = ("edits of the scaffold", "weight updates that moved it beyond chance")
         for ax, lever, title, label in zip(axes, ("harness", "weights"), titles, labels, strict=True):
             counts_from_data(ax, [r for r in data if r["lever"] == lever], colour=LEVERS[lever], title=title, xlabel=label)
         figures.provenance(fig, runs)
@@ -263,4 +263,4 @@ def counts_from_data(ax: Any, rows: list[dict[str, Any]], *, colour: str, title:
     ax.grid(False, axis="y")
     ax.grid(True, axis="x")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(loc="lower right", fontsize=7.5)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=7.5, ncols=2)

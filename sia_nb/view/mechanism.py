@@ -241,12 +241,12 @@ def choices(runs: Iterable[Finished]) -> list[dict[str, Any]]:
     for f in runs:
         for g in f.run.executed()[1:]:
             m, path = f.run.metrics(g), f.run.step(g - 1) / "decision.json"
-            decision = read_json(path)
+            origin, decision = f.run.origin(g), read_json(path) if path.exists() else {}
             lever_rule, _, rule = decision.get("rule", "").partition("/")
             if not rule:  # an arm with one lever has nothing to choose
                 lever_rule, rule = "", lever_rule
             out.append(
-                _common(f) | {"step": g, "action": decision["action"], "algorithm": decision["algorithm"] or "", "note": m["note"]}
+                _common(f) | {"step": g, "action": origin["action"], "algorithm": origin.get("algorithm", ""), "note": m["note"]}
                 | {"lever_rule": lever_rule, "rule": rule, "kept": bool(m["accepted"]), "events": _evidence(f.run, g - 1)}
             )  # fmt: skip
     return out
