@@ -21,7 +21,7 @@ from ..store import Run, read_json, read_lines, results_dir, sha256
 
 REPORT_FORMAT = 1
 MEND = "restore it from the repository, or make the run again"
-LEFT_OUT = {"adapter", "notebooks"}  # of a run that was trimmed to be committed
+LEFT_OUT = {"adapter", "notebooks"}  # of a run that is committed, and no figure reads them
 _NAME = re.compile(r"^(?P<task>[a-z_]+)-(?P<arm>W\+H|H|W)-.*?(?:-s(?P<seed>\d+)-[0-9a-f]+)?$")
 
 
@@ -143,7 +143,7 @@ def _step(run: Run, g: int) -> None:
         for name, digest in read_json(mark)["files"].items():
             file = run.path / name
             if not file.exists():
-                if run.info.get("trimmed") and LEFT_OUT & set(file.parts):
+                if LEFT_OUT & set(file.parts):
                     continue
                 raise StoreError(f"{file} is missing, though {mark.name} names it; {MEND}")
             if sha256(file) != digest:
