@@ -46,7 +46,9 @@ def main() -> None:
         told = subprocess.run([sys.executable, "-c", ONE_PROCESS], check=True, env=env, cwd=ROOT, capture_output=True, text=True)
     parts = {name: round(seconds, 2) for name, seconds in json.loads(told.stdout).items()}
     wall, load = statistics.median(walls), os.getloadavg()[0]
-    print(f"make figures: {wall:.1f} s for {drawn} figures; in one process {parts['all']} s ({parts['processor']} s of the processor)")
+    print(
+        f"make figures: {wall:.1f} s for {drawn} figures; in one process {parts['all']} s ({parts['processor']} s of the processor)"
+    )
     for name, seconds in sorted(parts.items(), key=lambda part: -part[1]):
         print(f"{seconds:7.2f}  {name}")
     write(

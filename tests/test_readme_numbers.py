@@ -20,7 +20,13 @@ from sia_nb.view.paper import PAPER
 N = r"([−+]?\d*\.?\d+)"  # a number as README writes it
 W = r"([a-zA-Z]+)"  # one in words
 B = rf"{N} \[{N}, {N}\]"  # with its interval
-WORDS = dict(zip("none one two three four five six seven eight nine ten eleven twelve".split(), range(13), strict=True))
+WORDS = dict(
+    zip(
+        ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
+        range(13),
+        strict=True,
+    )
+)
 LAW, DEN = "LawBench", "single-cell denoising"
 
 
@@ -162,7 +168,7 @@ def best_run(task):
 
 def times_magic(task):
     means = {arm: collect.interval(values(task, arm))[0] for arm in ("baseline", "H", "W", "W+H")}
-    ratios = [f.report["arms"][f.arm]["test"]["ratio_to_magic"] for f in of_arm(task, max("H W W+H".split(), key=means.get))]
+    ratios = [f.report["arms"][f.arm]["test"]["ratio_to_magic"] for f in of_arm(task, max(["H", "W", "W+H"], key=means.get))]
     return [sum(ratios) / len(ratios)]
 
 
@@ -204,7 +210,12 @@ CLAIMS = [
     Claim(
         LAW,
         rf"the trained policy's answer is worth {N}, the untrained one's {N} \({B}\), a uniform draw {N}",
-        lambda: [lead("trained", "", 0)[0], lead("untrained", "", 0)[0], *lead("trained", "untrained", 0), lead("random", "", 0)[0]],
+        lambda: [
+            lead("trained", "", 0)[0],
+            lead("untrained", "", 0)[0],
+            *lead("trained", "untrained", 0),
+            lead("random", "", 0)[0],
+        ],
     ),
     Claim(LAW, rf"After {N} calls it still leads local search from scratch by {B}", lambda: [8, *lead("trained", "search", 8)]),
     Claim(LAW, rf"after {N} they are level", lambda: [64 if level("trained", "search", 64) else 0]),
@@ -273,7 +284,11 @@ def wrong(claim: Claim, text: str) -> list[str]:
         return [f"no sentence of README reads '{claim.pattern}'; where it was reworded, reword the claim in this file"]
     facts = claim.facts()
     assert len(facts) == len(found.groups()), f"{claim.pattern}: {len(found.groups())} numbers, {len(facts)} facts: {facts}"
-    return [f"README says {w}, the runs say {v:.6g}, in '{found[0]}'" for w, v in zip(found.groups(), facts, strict=True) if not agrees(w, v)]
+    return [
+        f"README says {w}, the runs say {v:.6g}, in '{found[0]}'"
+        for w, v in zip(found.groups(), facts, strict=True)
+        if not agrees(w, v)
+    ]
 
 
 NAMES = [f"{c.section[:3]}-{n}" for n, c in enumerate(CLAIMS)]

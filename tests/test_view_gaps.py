@@ -21,7 +21,10 @@ def results(tmp_path, monkeypatch):
 @pytest.fixture
 def three(results):
     """Three committed runs of arm H; the first has a second step, made by a weight update, and marks with hashes."""
-    runs = [a_run(results, seed, 0.7 + seed / 100, where=WHERE, name=f"lawbench-H-smoke-playbook-s{seed}-abc{seed}") for seed in range(3)]
+    runs = [
+        a_run(results, seed, 0.7 + seed / 100, where=WHERE, name=f"lawbench-H-smoke-playbook-s{seed}-abc{seed}")
+        for seed in range(3)
+    ]
     first = runs[0]
     a_step(first, 2, 0.72, action="weights", algorithm="grpo", parent=1, verdicts=[0.72], rollouts=[a_rollout(0.5)])
     write_json(first.step(2) / "weights" / "result.json", {"before": {}, "after": {}})
@@ -104,7 +107,9 @@ def test_figures_are_drawn_from_the_rest_and_show_the_gap(three, results, monkey
     for name in ("fig1", "fig2a", "fig2b_lawbench", "fig3", "fig4", "levers_lawbench"):
         assert "left out: lawbench-H-smoke-playbook-s0-abc0: report.json is damaged" in texts[name], name
     assert "1 not readable" in texts["fig1"] and "1 not readable" in texts["fig4"]
-    assert "not readable: lawbench-H-smoke-playbook-s0-abc0" in texts["fig2b_lawbench"] and "SIA-H seed 0" in texts["fig2b_lawbench"]
+    assert (
+        "not readable: lawbench-H-smoke-playbook-s0-abc0" in texts["fig2b_lawbench"] and "SIA-H seed 0" in texts["fig2b_lawbench"]
+    )
     assert any(line.startswith("Table 3") for line in said)
 
 
@@ -118,7 +123,9 @@ def test_an_arm_that_is_lost_whole_keeps_its_place(results, three, monkeypatch):
 
 def test_a_task_that_is_lost_whole_has_an_empty_panel_in_figure_1_and_an_error_of_its_own(results, three, monkeypatch):
     folder = "reference/denoising/laptop"
-    lost = a_run(results, 0, 0.1, task="denoising", where=folder, more={"passes_right": 1.0}, name="denoising-H-smoke-playbook-s0-aaa")
+    lost = a_run(
+        results, 0, 0.1, task="denoising", where=folder, more={"passes_right": 1.0}, name="denoising-H-smoke-playbook-s0-aaa"
+    )
     cut(lost.path / "report.json")
     texts = drawn(monkeypatch)
     with pytest.raises(StoreError, match="denoising-H-smoke-playbook-s0-aaa/report.json"):

@@ -79,7 +79,10 @@ def story(results):
     for g, rule, events in ((1, "harness_first/edit_answers_finding", [2, 3]), (2, "harness_stalled/terminal_verifier", [5])):
         write_json(run.step(g) / "decision.json", {"rule": rule, "evidence": events})
     ledger = [("run", 1, 8, 100, 2.0), ("run", 2, 8, 50, 1.0), ("train", 3, 16, 200, 4.5)]
-    lines = [{"phase": p, "step": g, "what": "phase", "verifier_calls": c, "tokens": t, "seconds": s, "dollars": 0.5} for p, g, c, t, s in ledger]
+    lines = [
+        {"phase": p, "step": g, "what": "phase", "verifier_calls": c, "tokens": t, "seconds": s, "dollars": 0.5}
+        for p, g, c, t, s in ledger
+    ]
     (run.path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (found,) = collect.finished("lawbench")
     return found
@@ -131,7 +134,10 @@ def test_tables_are_counted_and_their_links_lead_to_the_files(story, results, mo
     chosen = told["What the Feedback-Agent chose, and by which rule"]
     assert "A₁ H w" in chosen and "| grpo | terminal_verifier | 1 | 0 |" in chosen and "1 of 2 updates were rolled back" in chosen
     assert "| SIA-W+H | **all, mean of 1** |  | 32 | 350 | 7.5 | 1.50 |" in told["What the runs cost"]
-    for base, texts in ((results, told.values()), (results / "figures", [p.read_text() for p in (results / "figures").glob("*.md")])):
+    for base, texts in (
+        (results, told.values()),
+        (results / "figures", [p.read_text() for p in (results / "figures").glob("*.md")]),
+    ):
         links = [link for text in texts for link in re.findall(r"\]\((.*?)\)", text)]
         assert links and all((base / link.replace("%20", " ")).is_file() for link in links)
 

@@ -67,7 +67,9 @@ def test_what_the_paper_says_of_each_component_is_what_the_code_reads(committed)
 def test_a_weight_update_that_changed_its_scaffold_would_show(results):
     run = a_run(results, 0, 0.5, arm="W")
     a_step(run, 2, 0.6, action="weights", algorithm="grpo", parent=1, rollouts=[a_rollout(0.5)])
-    write_json(run.step(2) / "train.done.json", {"phase": "train", "files": {"step_002/scaffold/agent.py": "", "step_002/weights/x": ""}})
+    write_json(
+        run.step(2) / "train.done.json", {"phase": "train", "files": {"step_002/scaffold/agent.py": "", "step_002/weights/x": ""}}
+    )
     train = lambda: next(p for p in structure.phases_of([Run(run.path)]) if p.mark == "train")
     assert train().writes == ("theta",)
     (run.step(2) / "scaffold" / "agent.py").write_text("x = 2\n")

@@ -112,7 +112,10 @@ def levers_from_data(ax: Any, rows: list[dict[str, Any]]) -> None:
     told = [*(r["name"] for r in of("weights", "policy")), "algorithm, times chosen (times kept):"]
     told += [f"{r['name']}  {r['count']} ({r['kept']})" for r in of("weights", "algorithm")]
     tall = 0.72 + 0.21 * max(len(lines), len(told))
-    for lever, side, head, words in (("harness", -1, "Harness (scaffold)", lines), ("weights", 1, r"Weights $\theta$ (LoRA)", told)):
+    for lever, side, head, words in (
+        ("harness", -1, "Harness (scaffold)", lines),
+        ("weights", 1, r"Weights $\theta$ (LoRA)", told),
+    ):
         colour, x, low = LEVERS[lever], 5 + 2.5 * side, 5.7 - tall
         _box(ax, x, 5.7 - tall / 2, 4.7, tall, head, words, colour)
         (row,) = of(lever, "updates")
@@ -179,7 +182,11 @@ def architecture_from_data(ax: Any, phases: list[structure.Phase], rows: list[di
     above = _spread({s: _mean_place(s, rows, x_of) for s in symbols if s in structure.INPUTS}, 1.95)
     below = _spread({s: _mean_place(s, rows, x_of) for s in symbols if s not in structure.INPUTS}, 1.95)
     x_all = [*x_of.values(), *above.values(), *below.values()]
-    ax.set(xlim=(min(x_all) - 1.2, max(x_all) + 1.2), ylim=(-3.4, 2.9), title=" The phases of the loop and what passes between them, from the code and from the runs")
+    ax.set(
+        xlim=(min(x_all) - 1.2, max(x_all) + 1.2),
+        ylim=(-3.4, 2.9),
+        title=" The phases of the loop and what passes between them, from the code and from the runs",
+    )
     ax.set_axis_off()
     for r in rows:
         reads = r["kind"] == "reads"

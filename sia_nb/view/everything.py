@@ -36,7 +36,9 @@ def _figure(files: dict[str, Path]) -> str:
 def _levers(task: str, **where: Any) -> str:
     drawn = _figure(levers.figure_levers(task, **where))
     folder = where["out"] or results_dir() / "figures"
-    made = [f"{name}: {folder / f'{key}_{task}.md'}" for key, (name, _) in zip(levers.KEYS, levers.tables(task, **where), strict=True)]
+    made = [
+        f"{name}: {folder / f'{key}_{task}.md'}" for key, (name, _) in zip(levers.KEYS, levers.tables(task, **where), strict=True)
+    ]
     return "\n".join([drawn, *made])
 
 

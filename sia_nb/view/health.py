@@ -108,7 +108,9 @@ def _whole(path: Path, signature: tuple) -> tuple[Run, dict[str, Any]]:
         try:
             _step(run, g)
         except (KeyError, TypeError) as error:
-            raise StoreError(f"{run.step(g)}: a file of this step lacks {error}; it was written by another version; {MEND}") from None
+            raise StoreError(
+                f"{run.step(g)}: a file of this step lacks {error}; it was written by another version; {MEND}"
+            ) from None
     return run, report
 
 

@@ -83,9 +83,7 @@ def edits_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base: Pat
     lines = _head(["class", *(f"{ARM_NAMES[a]}: edits, kept" for a in arms), "edits, times made", "the diff agrees"])
     for c in classes:
         mine = [r for r in rows if r["class_by_name"] == c]
-        counts = [
-            f"{len(told)}, {sum(r['kept'] for r in told)}" for told in ([r for r in mine if r["arm"] == a] for a in arms)
-        ]
+        counts = [f"{len(told)}, {sum(r['kept'] for r in told)}" for told in ([r for r in mine if r["arm"] == a] for a in arms)]
         names = ", ".join(f"{name} {n}" for name, n in Counter(r["edit"] for r in mine).most_common())
         agree = sum(c in r["classes_by_diff"].split(", ") for r in mine)
         lines.append(_line([c, *counts, names, f"{agree} of {len(mine)}"]))
@@ -97,7 +95,9 @@ def edits_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base: Pat
             kept = "yes" if r["kept"] else "rolled back"
             parts = r["parts_changed"] + (f", new: {r['functions_added']}" if r["functions_added"] else "")
             cells = [r["edit"], r["run"], str(r["step"]), f"{r['gain']:+.4f}", kept, parts]
-            lines.append(_line([*cells, _link(paths, r["run"], r["decided_after"], "trajectory.jsonl", _events(r["events"]), base)]))
+            lines.append(
+                _line([*cells, _link(paths, r["run"], r["decided_after"], "trajectory.jsonl", _events(r["events"]), base)])
+            )
     return "\n".join(lines)
 
 
@@ -156,7 +156,12 @@ def choices_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base: P
         lines += ["", *_head(["lever", "its turn by the rule", "times"])]
         lines += [_line([lever, rule, str(n)]) for (lever, rule), n in turns.most_common()]
     back = [r for r in rows if not r["kept"]]
-    lines += ["", f"{len(back)} of {len(rows)} updates were rolled back:", "", *_head(["run", "step", "lever", "why", "evidence"])]
+    lines += [
+        "",
+        f"{len(back)} of {len(rows)} updates were rolled back:",
+        "",
+        *_head(["run", "step", "lever", "why", "evidence"]),
+    ]
     for r in back:
         link = _link(paths, r["run"], r["step"] - 1, "trajectory.jsonl", _events(r["events"]), base)
         lines.append(_line([r["run"], str(r["step"]), r["algorithm"] or r["action"], r["note"], link]))
@@ -173,7 +178,11 @@ def costs_markdown(rows: list[dict[str, Any]]) -> str:
         runs = len({r["run"] for r in mine})
         mean = lambda phase, key, mine=mine, runs=runs: sum(r[key] for r in mine if phase in ("", r["phase"])) / runs
         for phase in [*dict.fromkeys(r["phase"] for r in mine), ""]:
-            cells = [f"{mean(phase, 'times'):.1f}" if phase else "", f"{mean(phase, 'verifier_calls'):.0f}", f"{mean(phase, 'tokens'):,.0f}"]
+            cells = [
+                f"{mean(phase, 'times'):.1f}" if phase else "",
+                f"{mean(phase, 'verifier_calls'):.0f}",
+                f"{mean(phase, 'tokens'):,.0f}",
+            ]
             cells += [f"{mean(phase, 'seconds'):.1f}", f"{mean(phase, 'dollars'):.2f}"]
             lines.append(_line([ARM_NAMES[arm], phase or f"**all, mean of {runs}**", *cells]))
     return "\n".join([*lines, "", f"Measured on {'; '.join(sorted({r['hardware'] for r in rows}))}."])
@@ -254,7 +263,9 @@ def counts_from_data(ax: Any, rows: list[dict[str, Any]], *, colour: str, title:
     y = range(len(rows))[::-1]
     kept, back = [r["kept"] for r in rows], [r["rolled_back"] for r in rows]
     ax.barh(y, kept, color=colour, height=0.7, label="kept")
-    ax.barh(y, back, left=kept, facecolor="white", edgecolor=colour, hatch="////", height=0.66, linewidth=0.8, label="rolled back")
+    ax.barh(
+        y, back, left=kept, facecolor="white", edgecolor=colour, hatch="////", height=0.66, linewidth=0.8, label="rolled back"
+    )
     most = max(a + b for a, b in zip(kept, back, strict=True))
     for place, a, b in zip(y, kept, back, strict=True):
         ax.text(a + b + 0.015 * most, place, str(a + b), va="center", fontsize=7.5)

@@ -47,7 +47,13 @@ NAMED = {  # the class of an edit by its name, as the playbook names its edits
     "submit_as_found": "retries and safeguards",
     "survive_errors": "retries and safeguards",
 }
-PARTS = {"SYSTEM_PROMPT": "prompt", "build_prompt": "prompt", "extract": "parser", "propose": "sampling", "run": "search procedure"}
+PARTS = {
+    "SYSTEM_PROMPT": "prompt",
+    "build_prompt": "prompt",
+    "extract": "parser",
+    "propose": "sampling",
+    "run": "search procedure",
+}
 UNNAMED = "not named"  # an edit whose name says nothing: a language model's
 DRAWS = 200
 LEAST = 4  # rollouts before and after under which no shift is asked for
@@ -60,8 +66,35 @@ BEHAVIOUR_COLUMNS = [
     "task", "arm", "seed", "step", "algorithm", "kept", "behaviour", "field", "kind", "distance", "threshold", "value", "before",
     "after", "n_before", "n_after", "fields_tested", "rollouts", "source", "run",
 ]  # fmt: skip
-CHOICE_COLUMNS = ["task", "arm", "seed", "step", "action", "lever_rule", "algorithm", "rule", "kept", "note", "events", "source", "run"]
-COST_COLUMNS = ["task", "arm", "seed", "phase", "times", "verifier_calls", "tokens", "seconds", "dollars", "source", "hardware", "run"]
+CHOICE_COLUMNS = [
+    "task",
+    "arm",
+    "seed",
+    "step",
+    "action",
+    "lever_rule",
+    "algorithm",
+    "rule",
+    "kept",
+    "note",
+    "events",
+    "source",
+    "run",
+]
+COST_COLUMNS = [
+    "task",
+    "arm",
+    "seed",
+    "phase",
+    "times",
+    "verifier_calls",
+    "tokens",
+    "seconds",
+    "dollars",
+    "source",
+    "hardware",
+    "run",
+]
 
 
 def _common(f: Finished) -> dict[str, Any]:
@@ -198,7 +231,14 @@ def _learned(folder: Any, kinds: dict[str, str]) -> tuple[int, list[dict[str, An
 
 
 def _moved(behaviour: str, field: str, kind: str, distance: float, threshold: float, value: Any, shares: tuple) -> dict[str, Any]:
-    told = {"behaviour": behaviour, "field": field, "kind": kind, "distance": distance, "threshold": threshold, "value": str(value)}
+    told = {
+        "behaviour": behaviour,
+        "field": field,
+        "kind": kind,
+        "distance": distance,
+        "threshold": threshold,
+        "value": str(value),
+    }
     return told | {"before": shares[0], "after": shares[1]}
 
 

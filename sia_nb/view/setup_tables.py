@@ -66,14 +66,19 @@ def table_1(
             lines.append(_line([f"{name} (this kit)", *flags, *cells]))
             rows.append(
                 {"strategy": name, "group": "searcher", "edits_harness": flags[0], "edits_weights": flags[1], "task": r["task"]}
-                | {"measure": f"{study['metric']}, held out, after {r['calls']} calls", "run": f"transfer/{study['plan']['name']}"}
+                | {
+                    "measure": f"{study['metric']}, held out, after {r['calls']} calls",
+                    "run": f"transfer/{study['plan']['name']}",
+                }
                 | {k: r[k] for k in ("value", "low", "high", "seeds", "hardware")}
                 | {"verifier_calls": r["calls"] + r["verifier_calls_before"]}
             )
     for name, harness, weights in SYSTEMS:
         said = "as the paper says" if name == "SIA" else "not implemented here"
         lines.append(_line([f"{name}: {said}", harness, weights, *[""] * len(heads)]))
-        rows.append({"strategy": name, "group": "paper", "edits_harness": harness, "edits_weights": weights, "run": "SIA v1, Table 1"})
+        rows.append(
+            {"strategy": name, "group": "paper", "edits_harness": harness, "edits_weights": weights, "run": "SIA v1, Table 1"}
+        )
     return _write("table1", lines, rows, COLUMNS_1, out)
 
 

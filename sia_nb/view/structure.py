@@ -93,7 +93,9 @@ def loop_notebooks() -> dict[str, str]:
 
     def visit(node: ast.AST, mark: str) -> None:
         if isinstance(node, ast.If):
-            asked = [c.args[1] for c in ast.walk(node.test) if isinstance(c, ast.Call) and _name(c) == "done" and len(c.args) == 2]
+            asked = [
+                c.args[1] for c in ast.walk(node.test) if isinstance(c, ast.Call) and _name(c) == "done" and len(c.args) == 2
+            ]
             inner = next((a.value for a in asked if isinstance(a, ast.Constant)), mark)
             for child in node.body:
                 visit(child, inner)
