@@ -240,11 +240,7 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
     from .view.everything import draw
 
     where = {"profile": args.profile, "out": Path(args.out) if args.out else None}
-    draw(
-        [args.task] if args.task else None,
-        jobs=min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1),
-        **where,
-    )
+    draw([args.task] if args.task else None, jobs=min(4, os.cpu_count() or 1), **where)
 
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:
