@@ -239,7 +239,8 @@ def _show(args: argparse.Namespace, _: list[str]) -> None:
 def _figures(args: argparse.Namespace, _: list[str]) -> None:
     from .view.everything import draw
 
-    draw([args.task] if args.task else None, profile=args.profile, out=Path(args.out) if args.out else None)
+    where = {"profile": args.profile, "out": Path(args.out) if args.out else None}
+    draw([args.task] if args.task else None, jobs=min(4, os.cpu_count() or 1), **where)
 
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:

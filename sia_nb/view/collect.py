@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import Run, read_json, read_lines, results_dir, write_atomic
+from ..store import Run, read_lines, write_atomic
+from . import health
 from .paper import ARMS, PAPER, TIMED
 
 COLUMNS = [
@@ -44,7 +45,7 @@ class Finished:
     """A run whose report has been written."""
 
     run: Run
-    report: dict[str, Any]
+    report: dict[str, Any] = field(hash=False)
     source: str  # "ours" or "reference"
 
     @property
@@ -80,20 +81,10 @@ def finished(task: str, *, profile: str = "", source: str = "ours", also: Path |
 
     Runs of different profiles, agents, policies or budgets are never pooled, nor times of different machines: those that
     agree with one run are taken, the finished run of this task and profile at ``also``, wherever it is kept, else the
-    newest. ``profile`` empty: any.
+    newest. ``profile`` empty: any. A run that is not whole is left out: ``health.gaps`` tells of it.
     """
-    root = results_dir() / ("runs" if source == "ours" else f"reference/{task}")
-    reports = {p.resolve() for p in root.glob("**/report.json")}
-    if also and (also / "report.json").exists():
-        reports.add((also / "report.json").resolve())
-    found = []
-    for path in sorted(reports):
-        try:
-            run = Run(path.parent)
-        except StoreError:
-            continue
-        if run.config.task == task and profile in ("", run.config.profile):
-            found.append(Finished(run, read_json(path), source))
+    whole, _ = health.examine(task, source, also)
+    found = [Finished(run, report, source) for run, report in whole if profile in ("", run.config.profile)]
     found.sort(key=lambda f: (also is not None and f.run.path == also.resolve(), f.run.info["created"]))
     found = [f for f in found if f.settings == found[-1].settings]
     newest = {f.arm: f.training for f in found}
@@ -109,7 +100,8 @@ def tasks_with_runs(*, profile: str = "", also: Path | None = None) -> list[str]
     """
     found = [t for t in PAPER if finished(t, profile=profile, also=also) or finished(t, source="reference")]
     if not found:
-        raise StoreError("no finished run of any task: `python -m sia_nb run` makes one")
+        lost = "".join(f"\n{gap.why}" for task in PAPER for gap in health.gaps(task))
+        raise StoreError(f"no finished run of any task{' can be read' if lost else ''}: `python -m sia_nb run` makes one{lost}")
     return found
 
 
@@ -126,10 +118,10 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     mean = sum(values) / n
     if n < 2:
         return mean, float("nan"), float("nan")
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     sd = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
-    half = float(t.ppf(0.975, n - 1)) * sd / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
     return mean, mean - half, mean + half
 
 

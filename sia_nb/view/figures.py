@@ -7,12 +7,14 @@ the paper: Figure 4 for LawBench, Figure 5 for TriMul (one for each kind of devi
 from __future__ import annotations
 
 import textwrap
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..errors import StoreError
 from ..store import commit, results_dir
-from . import collect, panels
+from . import collect, health, panels
 from .collect import Finished
 from .paper import ARM_NAMES, ARMS, FIGURES, PAPER, title
 
@@ -33,18 +35,27 @@ def figure_1(
     Raises:
         StoreError: no finished run and no reference run of a task.
     """
-    tasks = tasks or collect.tasks_with_runs(profile=profile, also=also)
+    if not tasks:
+        drawable = collect.tasks_with_runs(profile=profile, also=also)
+        tasks = [t for t in PAPER if t in drawable or health.gaps(t)]
     plt = pyplot()
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, len(tasks), figsize=(4.4 * len(tasks), 3.6), squeeze=False, gridspec_kw={"wspace": 0.3})
         rows, used = [], []
         for ax, task in zip(axes[0], tasks, strict=True):
-            ours, reference = gather(task, profile, also)
+            try:
+                ours, reference = gather(task, profile, also)
+            except StoreError:
+                if len(tasks) == 1 or not health.gaps(task):
+                    raise
+                panels.empty_from_data(ax, title=title(task), words=f"{len(health.gaps(task))} runs, none of which\ncan be read")
+                continue
             mine = collect.rows(task, ours, collect.comparable(task, ours, reference))
-            panels.panel_from_data(ax, task=task, rows=mine, title=title_of(task, ours or reference))
+            lost = health.gaps(task)
+            panels.panel_from_data(ax, task=task, rows=mine, title=title_of(task, ours or reference), lost=lost)
             rows += mine
             used += ours or reference
-        provenance(fig, used)
+        provenance(fig, used, tasks)
         return save(fig, "fig1", rows, out)
 
 
@@ -61,6 +72,7 @@ def figure_2b(task: str = "lawbench", *, profile: str = "", out: Path | None = N
     runs = [
         {"label": f"{ARM_NAMES[f.arm]}\nseed {f.seed}", "steps": [r for r in steps if r["run"] == f.run.path.name]} for f in used
     ]
+    runs += [{"label": f"{ARM_NAMES.get(g.arm, '')}\nseed {g.seed}", "steps": [], "lost": g.short} for g in health.gaps(task)]
     longest = max(len(r["steps"]) for r in runs)
     with plt.style.context(STYLE):
         fig, ax = plt.subplots(figsize=(1.6 + 0.62 * max(longest, 6), 0.8 + len(runs)))
@@ -83,7 +95,7 @@ def figure_task(task: str, *, profile: str = "", out: Path | None = None, also: 
     with plt.style.context(STYLE):
         fig, (left, right) = plt.subplots(1, 2, figsize=(9.8, 3.8), width_ratios=(1, 1.35), gridspec_kw={"wspace": 0.3})
         rows = collect.rows(task, ours, collect.comparable(task, ours, reference))
-        panels.panel_from_data(left, task=task, rows=rows, title=f"(a) {title_of(task, used)}")
+        panels.panel_from_data(left, task=task, rows=rows, title=f"(a) {title_of(task, used)}", lost=health.gaps(task))
         curves = [{"arm": f.arm, "seed": f.seed, **collect.curve(f.run)} for f in used]
         label = panels.on(f"{get_task(task).metric},\nthe loop's verdict", task, used[0].hardware)
         panels.progress_from_data(right, curves, ylabel=label, metric=PAPER[task]["metric"])
@@ -103,8 +115,9 @@ def gather(task: str, profile: str = "", also: Path | None = None) -> tuple[list
     ours = collect.finished(task, profile=profile, also=also)
     reference = collect.finished(task, source="reference")
     if not ours and not reference:
+        lost = "".join(f"\nnot readable: {gap.why}" for gap in health.gaps(task))
         raise StoreError(
-            f"no finished run of '{task}'{' in profile ' + profile if profile else ''}: `python -m sia_nb run --task {task}` makes one"
+            f"no finished run of '{task}'{' in profile ' + profile if profile else ''}: `python -m sia_nb run --task {task}` makes one{lost}"
         )
     return ours, reference
 
@@ -125,24 +138,66 @@ def pyplot() -> Any:
     return plt
 
 
-def provenance(fig: Any, used: list[Finished]) -> None:
-    """A small line under everything: profile, seeds, hardware, commits; then what a reader has to know of the runs."""
+def provenance(fig: Any, used: list[Finished], tasks: list[str] | None = None) -> None:
+    """A small line under everything: profile, budget, seeds, hardware, commits; then what a reader has to know of the runs,
+    and in another colour the runs of these tasks (by default those of ``used``) that are left out, each with its file."""
     commits = sorted({f.run.info["commit"] for f in used})
     machines = sorted({f.run.info["hardware"] for f in used})
     profiles = sorted({f"{f.run.config.profile} profile, {f.run.config.agent} agents, {f.run.config.policy}" for f in used})
     notices = sorted({n for f in used for n in f.run.info["notices"]})
     lines = [
-        f"{'; '.join(profiles)} · {_seeds(used)} · {'; '.join(machines)}",
-        f"runs at commit {', '.join(commits)}, drawn at {commit()}",
+        f"{'; '.join(profiles)} · {_budgets(used)} · {_seeds(used)} · {'; '.join(machines)}",
+        f"runs at commit {', '.join(commits)}, drawn at {head()}",
         *notices,
     ]
-    for task in sorted({f.run.config.task for f in used}):
+    tasks = tasks or sorted({f.run.config.task for f in used})
+    for task in tasks:
         lines += collect.disagreements([f for f in used if f.run.config.task == task], PAPER[task]["metric"])
-    fig.canvas.draw()
-    bottom = fig.get_tightbbox().y0 / fig.get_figheight()  # below the legends, wherever they ended
+    caption(fig, lines, [f"left out: {gap.short}" for task in tasks for gap in health.gaps(task)])
+
+
+def caption(fig: Any, lines: list[str], warnings: list[str] | None = None) -> None:
+    """Small text under everything that is drawn, wrapped to the figure's width; warnings below it in another colour."""
+    frame = _frame(fig)
+    bottom = frame.y0 / fig.get_figheight()  # below the legends, wherever they ended
     width = int(fig.get_figwidth() / 0.048)  # characters of this size
-    wrapped = [part for line in lines for part in textwrap.wrap(line, width)]
-    fig.text(0.01, bottom - 0.03, "\n".join(wrapped), fontsize=6, color="#555555", va="top")
+    wrap = lambda told: [part for line in told for part in textwrap.wrap(line, width)]
+    style = {"fontsize": 6, "va": "top"}
+    texts = [fig.text(0.01, bottom - 0.03, "\n".join(wrap(lines)), color="#555555", **style)]
+    if warnings:
+        lower = bottom - 0.03 - 0.1 * (len(wrap(lines)) + 0.5) / fig.get_figheight()
+        texts.append(fig.text(0.01, lower, "\n".join(wrap(warnings)), color=panels.VERMILION, **style))
+    inches = fig.dpi_scale_trans.inverted()
+    _FRAMES[fig] = frame.union([frame, *(text.get_window_extent().transformed(inches) for text in texts)])
+
+
+_FRAMES: WeakKeyDictionary = WeakKeyDictionary()  # of figures whose caption has been set: to measure one again takes a draw
+
+
+def _frame(fig: Any) -> Any:
+    """What is drawn of a figure, as a box in inches."""
+    if fig not in _FRAMES:
+        fig.draw_without_rendering()
+        return fig.get_tightbbox()
+    return _FRAMES[fig]
+
+
+@lru_cache(1)
+def head() -> str:
+    """The checked-out commit, asked for once a process."""
+    return commit()
+
+
+def _budgets(used: list[Finished]) -> str:
+    """``8 steps × 26 verifier calls and 12,000 tokens``, of each task where they differ."""
+    told = {}
+    for f in used:
+        c = f.run.config
+        budget = f"{c.steps} steps × {c.verifier_calls} verifier calls and {c.tokens:,} tokens"
+        told.setdefault(budget, []).append(c.task)
+    if len(told) == 1:
+        return next(iter(told))
+    return "; ".join(f"{', '.join(dict.fromkeys(tasks))} {budget}" for budget, tasks in told.items())
 
 
 def _seeds(used: list[Finished]) -> str:
@@ -165,9 +220,11 @@ def save(fig: Any, name: str, rows: list[dict], out: Path | None, columns: list[
     folder = out or results_dir() / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     paths = {s: folder / f"{name}.{s}" for s in ("svg", "pdf", "png", "csv")}
+    frame = _frame(fig).padded(0.1)  # once for the three: bbox "tight" would draw the figure twice for each
     for suffix in ("svg", "pdf", "png"):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
-        fig.savefig(paths[suffix], metadata=metadata)
+        packed = {"pil_kwargs": {"compress_level": 3}} if suffix == "png" else {}  # 6 takes three times as long for a tenth less
+        fig.savefig(paths[suffix], metadata=metadata, bbox_inches=frame, **packed)
     collect.write_csv(paths["csv"], rows, columns)
     pyplot().close(fig)
     return paths

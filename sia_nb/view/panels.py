@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from . import collect
@@ -33,25 +34,33 @@ def limits(values: list[float], metric: str = "") -> tuple[float, float]:
     return (low - 0.05 * span if low < 0 else 0.0), high + 0.18 * span
 
 
-def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None:
-    """One panel: arms on the x axis. ``rows`` are the task's, as ``collect.rows`` makes them."""
+def empty_from_data(ax: Any, *, title: str, words: str) -> None:
+    """A panel for what cannot be drawn, which says so."""
+    ax.set(title=title, xticks=[], yticks=[])
+    ax.text(0.5, 0.5, words, ha="center", va="center", color=VERMILION, transform=ax.transAxes)
+
+
+def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str, lost: Sequence[Any] = ()) -> None:
+    """One panel: arms on the x axis. ``rows`` are the task's, as ``collect.rows`` makes them; ``lost`` the ``health.Gap``s:
+    how many runs an arm lacks is written over its bar."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    arms = [a for a in ARMS if any(r["arm"] == a for r in rows)]
+    arms = [a for a in ARMS if any(r["arm"] == a for r in rows) or any(gap.arm == a for gap in lost)]
     metric, handles = PAPER[task]["metric"], []
     low, high = limits([float(r[k]) for r in rows for k in ("value", "high", "low") if r.get(k, "") != ""], metric)
     above = 0.02 * (high - low)
-    for source, width, alpha in (("reference", 0.8, 0.25), ("ours", 0.5, 1.0)):
+    alone = not any(r["source"] == "ours" for r in rows)  # the committed runs are what is shown, not a background
+    for source, width, alpha in (("reference", 0.8, 0.55 if alone else 0.25), ("ours", 0.5, 1.0)):
         for x, arm in enumerate(arms):
             group = [r for r in rows if r["arm"] == arm and r["source"] == source]
             if not group:
                 continue
             mean, singles = group[0], group[1:] or group[:1]
-            colour = "#666666" if source == "reference" else COLOURS[arm]
-            hatch = "" if source == "reference" else HATCHES[arm]
+            behind = source == "reference" and not alone
+            colour, hatch = ("#666666", "") if behind else (COLOURS[arm], HATCHES[arm])
             ax.bar(x, mean["value"], width, color=colour, alpha=alpha, hatch=hatch, edgecolor="white", linewidth=0)
-            shift = 0.3 if source == "reference" else 0.0
+            shift = 0.33 if source == "reference" else 0.0
             if not math.isnan(mean["low"]):
                 err = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
                 ax.errorbar(x + shift, mean["value"], yerr=err, color="black", capsize=3, linewidth=1)
@@ -60,16 +69,20 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
                     {"marker": "x", "markersize": 5, "color": VERMILION} if s["passes"] == 0 else {"marker": ".", "markersize": 4}
                 )
                 ax.plot(x + shift, s["value"], **{"color": "black", "alpha": 0.7, "linestyle": "", **mark})
-            if source == "ours" or not any(r["source"] == "ours" for r in rows):
+            if not behind:
                 seeds = "1 seed" if mean["seeds"] == 1 else f"{mean['seeds']} seeds"
+                missing = sum(gap.arm == arm for gap in lost)
+                seeds += f",\n{missing} not readable" if missing else ""
                 top = mean["value"] if math.isnan(mean["high"]) else max(mean["value"], mean["high"])
-                ax.text(x, top + above, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8, bbox=LABEL)
+                place = (x - 0.05, above) if alone else (x, top + above)  # over the bar the paper's marks are in the way
+                ax.text(*place, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8, bbox=LABEL)
     for x, arm in enumerate(arms):
         paper = [r for r in rows if r["arm"] == arm and r["source"] == "paper"]
         if paper:
             ax.plot(x - 0.42, paper[0]["value"], "D", markerfacecolor="white", markeredgecolor=VERMILION, markersize=7, zorder=5)
         if not any(r["arm"] == arm and r["source"] != "paper" for r in rows):
-            ax.text(x, above, "no run of ours", ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
+            words = "not readable" if any(gap.arm == arm for gap in lost) else "no run of ours"
+            ax.text(x, above, words, ha="center", va="bottom", fontsize=7.5, color="#777777", rotation=90)
     data = f", {setting(task)}" if setting(task) else ""
     previous = [r for r in rows if r["arm"] == "previous"]
     if previous:
@@ -87,8 +100,8 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str) -> None
     if any(r["source"] == "reference" for r in rows):
         behind = [r for r in rows if r["source"] == "reference"]
         n, calls = (max(float(r[key] or 0) for r in behind) for key in ("seeds", "verifier_calls"))
-        label = f"committed reference runs, {n:.0f} seeds of {calls:.0f} verifier calls"
-        handles.append(Patch(color="#666666", alpha=0.25, label=label))
+        label = f"committed runs, {n:.0f} seeds, at most {calls:.0f} calls used"
+        handles.append(Patch(color=COLOURS["H"] if alone else "#666666", alpha=0.55 if alone else 0.25, label=label))
     ylabel = on(METRICS[metric], task, next(r["hardware"] for r in rows if r["source"] != "paper"))
     ax.set(title=title, ylabel=ylabel, ylim=(low, high), xlim=(-0.6, len(arms) - 0.4), xticks=range(len(arms)))
     ax.set_xticklabels([ARM_NAMES[a] for a in arms])
@@ -146,7 +159,7 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
     """A row a run: a badge a step for the lever pulled before it, filled where kept, hollow where rolled back.
 
     The score runs along the badges, on one scale for all rows. Each run has ``label`` and ``steps``; a step has ``step``,
-    ``action`` (init, harness or weights), ``algorithm``, ``accepted`` and ``value``.
+    ``action`` (init, harness or weights), ``algorithm``, ``accepted`` and ``value``. A run with ``lost`` has none, and says that.
     """
     from matplotlib.lines import Line2D
 
@@ -156,6 +169,9 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
         base, steps = len(runs) - 1 - row, run["steps"]
         height = lambda v, base=base: base + 0.49 + 0.32 * (v - low) / span
         ax.axhline(base, color="#dddddd", linewidth=0.8)
+        if "lost" in run:
+            words = "\n".join(textwrap.wrap(f"not readable: {run['lost']}", 90))
+            ax.text(0.6, base + 0.5, words, va="center", fontsize=6.5, color=VERMILION)
         incumbent = None
         for s in steps:
             colour, x = LEVERS[s["action"]], s["step"]
@@ -166,7 +182,8 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
                 style = "-" if s["accepted"] else ":"
                 ax.plot([x - 1, x], [start, height(s["value"])], color=colour, linestyle=style, linewidth=1.5, zorder=2)
             ax.plot(x, height(s["value"]), "o", color=colour, markerfacecolor=filled, markersize=4.5, zorder=3)
-            ax.text(x, height(s["value"]) + 0.07, f"{s['value']:.3f}", ha="center", va="bottom", fontsize=6.5)
+            above = {"ha": "center", "va": "bottom", "fontsize": 6.5, "bbox": LABEL | {"boxstyle": "square,pad=0"}}
+            ax.text(x, height(s["value"]) + 0.08, f"{s['value']:.3f}", **above)
             badge = {"boxstyle": "round,pad=0.25", "facecolor": filled, "edgecolor": colour, "linewidth": 1.2}
             ink = "white" if s["accepted"] and s["action"] != "weights" else "black"
             ax.text(x, base + 0.29, BADGES[s["action"]], ha="center", va="center", fontsize=8, color=ink, bbox=badge)

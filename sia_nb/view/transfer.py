@@ -8,15 +8,14 @@ averaged first. A difference between two arms is taken within instance, seed and
 from __future__ import annotations
 
 import math
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import StoreError
-from ..store import commit, read_json, results_dir
-from . import figures
+from ..store import read_json, results_dir
+from . import figures, health
 
 LOOK = {  # colour, line, marker
     "trained": ("#E69F00", "-", "o"),
@@ -27,6 +26,7 @@ LOOK = {  # colour, line, marker
     "random": ("#56B4E9", ":", "x"),
 }
 MINE = ("trained", "trained_then_search")  # the arms with trained weights
+FORMAT = 1  # of transfer.json
 DRAWS = 4000
 COLUMNS = [
     "calls", "arm", "against", "value", "low", "high", "instances", "seeds", "searches", "verifier_calls_before", "distinct",
@@ -50,6 +50,29 @@ def find(name: str) -> Path:
     raise StoreError(f"no finished transfer study called '{name}'; `python -m sia_nb transfer --name {name}` makes one")
 
 
+def studies() -> list[Path]:
+    """The studies' files: the committed ones, and this machine's own in the place of those of the same name."""
+    found = {p.stem: p for p in sorted((results_dir() / "reference" / "transfer").glob("*.json"))}
+    found |= {p.parent.name: p for p in sorted((results_dir() / "runs" / "transfer").glob("*/transfer.json"))}
+    return [found[name] for name in sorted(found)]
+
+
+def trouble(path: Path) -> str:
+    """Why a study cannot be drawn, with the file's name; empty where it can."""
+    try:
+        data = read_json(path)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            return f"{path}: format {found!r}, expected {FORMAT}; it was written by another version; {health.MEND}"
+        cells(data)
+        data["plan"]["name"], data["provenance"]["hardware"]
+    except StoreError as error:
+        return f"{error}" if str(path) in str(error) else f"{path}: {error}"
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return f"{path}: {type(error).__name__}: {error}; expected a finished transfer study; {health.MEND}"
+    return ""
+
+
 def transfer_figure(path: Path, *, out: Path | None = None) -> tuple[dict[str, Path], list[str]]:
     """Draw the study in ``path``; returns the files written, by suffix, and what it says in sentences."""
     data = read_json(path)
@@ -61,7 +84,7 @@ def transfer_figure(path: Path, *, out: Path | None = None) -> tuple[dict[str, P
         curves_from_data(left, data)
         differences_from_data(right, rows, data)
         fig.tight_layout()
-        _words(fig, [said[0], *said[1 + len(data["grid"]) :], "", *_traces(data, path)])
+        figures.caption(fig, [said[0], *said[1 + len(data["grid"]) :], *_traces(data, path)])
         name = f"transfer_{data['plan']['name']}"
         return figures.save(fig, name, rows, out, COLUMNS), said
 
@@ -222,13 +245,5 @@ def _traces(data: dict[str, Any], path: Path) -> list[str]:
     return [
         f"{path.name} of study {plan['name']} · {plan['task']}, {plan['policy']}, {hyper['algorithm']}, {hyper['steps']} steps of "
         f"{hyper['groups']} × {hyper['group_size']} rollouts · seeds {', '.join(map(str, plan['seeds']))} · {'; '.join(machines)}",
-        f"trained at commit {', '.join(commits)}, drawn at {commit()}; intervals: bootstrap over instances and training seeds",
+        f"trained at commit {', '.join(commits)}, drawn at {figures.head()}; intervals: bootstrap over instances and training seeds",
     ]
-
-
-def _words(fig: Any, lines: list[str]) -> None:
-    width = int(fig.get_figwidth() / 0.052)
-    wrapped = [part for line in lines for part in (textwrap.wrap(line, width) or [""])]
-    fig.canvas.draw()
-    bottom = fig.get_tightbbox().y0 / fig.get_figheight()  # below the legends
-    fig.text(0.01, bottom - 0.03, "\n".join(wrapped), fontsize=6.5, color="#333333", va="top")
