@@ -32,6 +32,7 @@ COLUMNS = {
 MISSING = {"reward": np.nan, "valid": -1, "failed": False, "failure": 0, "tokens": -1, "ref": -1, "text": 0, "answer": 0}
 SPENT = ("verifier_calls", "tokens")  # a budget that ran out as planned is no failure
 MOST_WORDS = 60_000
+_HEAD, _DATA = b'{"id":', b',"data":{'
 _INT64 = 2**63 - 1
 _scan = json.JSONDecoder().scan_once  # json.loads without its overhead of a microsecond a line
 
@@ -87,29 +88,36 @@ class Table:
 
     def append(self, block: bytes, offset: int) -> None:
         """Take in whole lines that stand at ``offset`` in the file; the last may lack its newline."""
-        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
-        if not block.endswith(b"\n"):
-            ends = np.append(ends, len(block))
-        starts = np.concatenate(([0], ends[:-1] + 1))
-        text = block.decode("utf-8", "replace")
-        plain = "\\u" not in text and "\\/" not in text
-        kept, ids, kinds, seconds, datas, begins = [], [], [], [], [], []
-        for n, line in enumerate(text.split("\n")[: len(ends)]):
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        kept, ids, kinds, seconds, datas = [], [], [], [], []
+        for n, raw_line in enumerate(lines):
+            line = raw_line.decode("utf-8", "replace")
             try:
-                event = _quick(line) or parse(line)
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                self.damaged.append(self.lines + n + 1)
-                continue
+                event, end = _scan(line, 0)
+                number, kind, time, data = event["id"], event["kind"], event["seconds"], event["data"]
+                usual = type(number) is int and type(kind) is str and type(time) is float and type(data) is dict
+                if end != len(line) or not usual or not 0 <= number <= _INT64:
+                    number, kind, time, data = parse(line)
+            except (StopIteration, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                try:
+                    number, kind, time, data = parse(line)
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                    self.damaged.append(self.lines + n + 1)
+                    continue
             kept.append(n)
-            ids.append(event[0])
-            kinds.append(event[1])
-            seconds.append(event[2])
-            datas.append(event[3])
-            begins.append(_data_offset(line, plain))
-        self.lines += len(ends)
+            ids.append(number)
+            kinds.append(kind)
+            seconds.append(time)
+            datas.append(data)
+        self.lines += len(lines)
         if kept:
-            columns = {"start": offset + starts[kept], "length": (ends - starts)[kept], "data": begins}
-            self._extend(columns | {"id": ids, "seconds": seconds} | self._numbers(kinds, datas))
+            length = np.array([len(line) for line in lines], np.int64)
+            start = np.cumsum(length + 1) - length - 1
+            columns = {"start": offset + start[kept], "length": length[kept], "id": ids, "seconds": seconds}
+            columns["data"] = _data_offsets(block, [lines[n] for n in kept], start[kept], length[kept])
+            self._extend(columns | self._numbers(kinds, datas))
 
     def _extend(self, columns: dict[str, Any]) -> None:
         need, have = self.size + len(columns["id"]), len(self._arrays["id"])
@@ -131,7 +139,7 @@ class Table:
             chosen = [datas[n] for n in where.tolist()]
             for name, values in self._of_kind(kind, chosen).items():
                 out[name][where] = values
-        out["instance"] = np.array(self._instances(kinds, datas), COLUMNS["instance"])
+        out["instance"] = self._instances(kinds, datas)
         return out
 
     def _of_kind(self, kind: str, datas: list[dict[str, Any]]) -> dict[str, list]:
@@ -166,34 +174,31 @@ class Table:
     def _failures(self, words: list[str]) -> dict[str, list]:
         return {"failed": [word != "" for word in words], "failure": [self._code_for("failure", word) for word in words]}
 
-    def _instances(self, kinds: list[str], datas: list[dict[str, Any]]) -> list[int]:
+    def _instances(self, kinds: list[str], datas: list[dict[str, Any]]) -> np.ndarray:
         """An event's own instance, else the one that the execution's start names."""
-        out = []
-        for kind, data in zip(kinds, datas, strict=True):
-            named = data.get("instance")
-            code = self._code_for("instance", named) if isinstance(named, str) else None
-            if kind == "start":
-                self._instance = code or 0
-            out.append(self._instance if code is None else code)
+        out = np.full(len(kinds), self._instance, COLUMNS["instance"])
+        for n in [n for n, data in enumerate(datas) if "instance" in data]:
+            named = datas[n]["instance"]
+            code = self._code_for("instance", named) if isinstance(named, str) else 0
+            if kinds[n] == "start":
+                self._instance = code
+                out[n:] = code
+            elif code:
+                out[n] = code
         return out
 
 
-def _quick(line: str) -> tuple[int, str, float, dict[str, Any]] | None:
-    """``parse`` of a line as the gateway writes it; None for any other."""
-    try:
-        raw, end = _scan(line, 0)
-        number, kind, seconds, data = raw["id"], raw["kind"], raw["seconds"], raw["data"]
-    except (StopIteration, KeyError, TypeError):
-        return None
-    good = end == len(line) and type(number) is int and type(kind) is str and type(seconds) is float and type(data) is dict
-    return (number, kind, seconds, data) if good and 0 <= number <= _INT64 else None
-
-
-def _data_offset(line: str, plain: bool) -> int:
-    """Where the data begin in a line that is written as the gateway writes it; -1 in any other."""
-    begin = line.find(',"data":{')  # quotes that are not escaped: no text of an event holds this
-    good = begin > 0 and line.startswith('{"id":') and line.endswith("}}") and line[:begin].isascii()
-    return begin + 8 if good and (plain or not ("\\u" in line or "\\/" in line)) else -1
+def _data_offsets(block: bytes, lines: list[bytes], start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Where the data begin in each line that is written as the gateway writes it; -1 in any other."""
+    found = np.array([line.find(_DATA) for line in lines], np.int32)  # no text holds it: its quotes would be escaped
+    raw = np.frombuffer(block, np.uint8)
+    usual = (found > 0) & (length > len(_HEAD) + 2)
+    for n, byte in enumerate(_HEAD):
+        usual &= raw[start + np.minimum(n, length - 1)] == byte
+    usual &= (raw[start + length - 1] == ord("}")) & (raw[start + length - 2] == ord("}"))
+    if b"\\u" in block or b"\\/" in block:  # letters in a form that the gateway does not write
+        usual &= [not (b"\\u" in line or b"\\/" in line) for line in lines]
+    return np.where(usual, found + len(_DATA) - 1, -1)
 
 
 def _integer(value: Any) -> int:

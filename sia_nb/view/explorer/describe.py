@@ -26,7 +26,9 @@ def summary(kind: str, data: dict[str, Any]) -> str:
         grammar = ", grammar" if data.get("grammar") else ""
         return one_line(f"{data.get('n')} texts at temperature {data.get('temperature')}{grammar}: {str(last)[:LINE]}")
     if kind == "start":
-        return one_line(", ".join(f"{k} {data[k]}" for k in ("task", "instance", "seed", "sandbox") if data.get(k) not in (None, "")))
+        return one_line(
+            ", ".join(f"{k} {data[k]}" for k in ("task", "instance", "seed", "sandbox") if data.get(k) not in (None, ""))
+        )
     if kind == "extract" and not data.get("ok"):
         return one_line(f"no solution found{': ' if data.get('error') else ''}{data.get('error') or ''}")
     if kind == "limit":

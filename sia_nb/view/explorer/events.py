@@ -8,7 +8,7 @@ that is gone ends the process. Rows are numbered 0, 1, 2, … in the order of th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .columns import Table, parse
 from .describe import summary
 from .search import matches
 
-BLOCK = 2 << 20  # bytes read at once
+BLOCK = 1 << 19  # bytes read at once
 PRINT = 512  # bytes kept of both ends of what was read, to notice that it was written anew
 SORTS = {"id": None, "reward": "reward", "seconds": "seconds", "tokens": "tokens"}
 WORDS = ("kind", "failure", "instance")
@@ -62,6 +62,11 @@ class EventLog:
         """Bytes of a last line that has no end yet."""
         return self._seen[2] - self._end
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Changes whenever rows are added or numbered anew."""
+        return self.generation, len(self)
+
     def close(self) -> None:
         """Close the file; the next refresh opens it again."""
         if self._file is not None:
@@ -93,7 +98,9 @@ class EventLog:
                 return False
             raise StoreError(f"trajectory: {self.path} does not exist; the step has not been executed yet.") from None
         except OSError as error:
-            raise StoreError(f"trajectory: {self.path} cannot be read: {error.strerror}. Check the file and its rights.") from None
+            raise StoreError(
+                f"trajectory: {self.path} cannot be read: {error.strerror}. Check the file and its rights."
+            ) from None
         if self._seen and not self._goes_on(told.st_size):
             self.generation += 1
             self._forget()
@@ -144,7 +151,7 @@ class EventLog:
 
     def select(
         self,
-        kinds: Iterable[str] = (),
+        kinds: Collection[str] = (),
         text: str = "",
         instance: str = "",
         failure: str = "",
@@ -168,14 +175,18 @@ class EventLog:
         """
         t, keep = self.table, np.ones(len(self), bool)
         low, high = _bounds(reward)
-        if sort not in SORTS:
-            raise ConfigError(f"sort: {sort!r} is no order of events; expected one of {', '.join(SORTS)}.{nearest(sort, SORTS)}")
-        if isinstance(kinds, str) or not all(isinstance(k, str) for k in kinds):
+        if not isinstance(sort, str) or sort not in SORTS:
+            raise ConfigError(
+                f"sort: {sort!r} is no order of events; expected one of {', '.join(SORTS)}.{nearest(str(sort), SORTS)}"
+            )
+        if not isinstance(kinds, list | tuple | set | frozenset) or not all(isinstance(k, str) for k in kinds):
             raise ConfigError(f"kinds: {kinds!r}; expected a list of kinds of events, such as ['response', 'verdict']")
         for name, value in (("text", text), ("instance", instance), ("failure", failure)):
             if not isinstance(value, str):
                 raise ConfigError(f"{name}: {value!r}; expected a text")
-        if kinds := tuple(kinds):
+        if failed not in (None, True, False):
+            raise ConfigError(f"failed: {failed!r}; expected true, false or null")
+        if kinds:
             keep &= np.isin(t["kind"], [c for c in (t.code("kind", k) for k in kinds) if c is not None])
         for name, value in (("instance", instance), ("failure", failure)):
             if value:
@@ -252,7 +263,9 @@ class EventLog:
         """
         t = self.table
         kinds = {k: t.code("kind", k) for k in ("sample", "response", "extract", "evaluate", "verdict", "submit")}
-        of = lambda kind, mask: set(np.flatnonzero(mask & (t["kind"] == kinds[kind])).tolist()) if kinds[kind] is not None else set()
+        of = lambda kind, mask: (
+            set(np.flatnonzero(mask & (t["kind"] == kinds[kind])).tolist()) if kinds[kind] is not None else set()
+        )
         kind, event_id, ref = t.words["kind"][t["kind"][number]], t["id"][number], t["ref"][number]
         found: set[int] = set()
         answers: set[int] = {int(t["answer"][number])}

@@ -104,6 +104,9 @@ def _inside_escape(block: bytes, position: int) -> bool:
 
 
 def _in_line(where: Finder, line: bytes) -> bool:
-    raw = json.loads(line.decode("utf-8", "replace"))
+    try:
+        raw = json.loads(line.decode("utf-8", "replace"))
+    except ValueError:  # the file was written anew since the line was indexed
+        return False
     block = json.dumps(dict(raw["data"]), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return _in_block(where(block), block, [0], [len(block)])[0]
