@@ -214,6 +214,14 @@ def test_a_search_over_many_blocks_and_over_gaps_between_chosen_rows(tmp_path):
     assert log.select(kinds=["submit"], text="word3 ").tolist() == [n for n in range(0, 1500, 7) if n % 10 == 3]
 
 
+def test_a_search_never_begins_inside_an_escape_nor_ends_behind_the_data(tmp_path):
+    texts = ["one\nbar", "two\\nbar", "nbar", "\\\nbar", 'say "n"', "tab\tnbar"]
+    log = EventLog(write(tmp_path / "t.jsonl", *(event(n, text=text) for n, text in enumerate(texts))))
+    for piece in ("nbar", "\nbar", "\\nbar", "\\", "\n", 'y "n"', '"N"', "tnbar", "\tn", "bar"):
+        assert log.select(text=piece).tolist() == [n for n, text in enumerate(texts) if piece.lower() in text.lower()], piece
+    assert log.select(text="}").tolist() == list(range(6)) and log.select(text="}}").tolist() == []
+
+
 def test_filters_of_a_wrong_kind_say_so(tmp_path):
     log = EventLog(write(tmp_path / "t.jsonl", event(0)))
     for wrong, said in (
