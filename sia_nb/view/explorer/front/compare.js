@@ -1,0 +1,90 @@
+// Two steps, of one run or of two, side by side: numbers, instances, scaffolds.
+
+import { chip, fill, h, labelled, message, options, plain, score, select, table } from "./dom.js";
+import { diffView } from "./lines.js";
+
+const EXACT = new Set(["verifier_calls", "tokens", "events", "seconds", "dollars", "g"]);
+
+/** The panel; `runs()` gives the names of the runs there are. */
+export function comparePanel({ ask, runs }) {
+  const body = h("div");
+  const sides = ["left", "right"].map((name) => {
+    const side = { run: "", g: 0 };
+    side.runs = select([], "", async (v) => {
+      [side.run, side.byHand] = [v, true];
+      await steps(side);
+      draw();
+    }, { "data-testid": `compare-${name}-run` });
+    side.steps = select([], "", (v) => {
+      [side.g, side.byHand] = [Number(v), true];
+      draw();
+    }, { "data-testid": `compare-${name}-step` });
+    return side;
+  });
+  const swap = h("button", { class: "sia-button", type: "button", "aria-label": "exchange the sides", text: "⇄", onclick: async () => {
+    const [a, b] = sides.map(({ run, g }) => ({ run, g }));
+    await set(sides[0], b);
+    await set(sides[1], a);
+    draw();
+  } });
+  const node = h("div", { class: "sia-panel" }, h("div", { class: "sia-bar" },
+    labelled("left", h("span", { class: "sia-range" }, sides[0].runs, sides[0].steps)), swap,
+    labelled("right", h("span", { class: "sia-range" }, sides[1].runs, sides[1].steps))), body);
+
+  async function steps(side) {
+    const answer = await ask({ do: "steps", run: side.run });
+    const found = answer.steps ?? [];
+    options(side.steps, found.map((s) => [String(s.g), `step ${s.g} · ${s.lever === "start" ? "A₁" : s.lever}${s.algorithm ? ` ${s.algorithm}` : ""} · ${score(s.score, 3)}`]), String(side.g));
+    side.g = Number(side.steps.value);
+  }
+  async function set(side, { run, g }) {
+    options(side.runs, runs().map((r) => [r, r]), run);
+    [side.run, side.g] = [side.runs.value, g];
+    await steps(side);
+  }
+  async function draw() {
+    const [left, right] = sides.map(({ run, g }) => ({ run, g }));
+    if (!left.g || !right.g) return fill(body, message("One of the runs has no step to compare yet."));
+    const answer = await ask({ do: "compare", left, right });
+    if (answer.error) return fill(body, message(answer.error, "error"));
+    const same = left.run === right.run, name = (s) => (same ? `step ${s.g}` : `${s.run}, step ${s.g}`);
+    fill(body,
+      h("div", { class: "sia-columns" },
+        h("section", { class: "sia-card" }, h("h3", { text: "Numbers" }), numbers(answer.metrics ?? [], name(left), name(right))),
+        answer.instances?.length ? h("section", { class: "sia-card" }, h("h3", { text: "Instances" }), instances(answer.instances, name(left), name(right))) : null),
+      h("section", { class: "sia-card" }, h("h3", { text: "Scaffolds" }), diffView(answer.scaffold?.diff ?? answer.scaffold ?? [], name(left), name(right))));
+  }
+  return {
+    node,
+    async show({ run, g, steps: all }) {
+      const at = all.findIndex((s) => s.g === g), before = all[Math.max(at - 1, 0)]?.g ?? g;
+      const [left] = sides, kept = left.byHand && (left.run !== run || left.g !== g);
+      await set(left, kept ? { run: left.run, g: left.g } : { run, g: before });
+      await set(sides[1], { run, g });
+      return draw();
+    },
+  };
+}
+
+function numbers(metrics, left, right) {
+  const show = (m, v) => (typeof v === "number" ? (EXACT.has(m.name) ? plain(v) : score(v)) : plain(v));
+  const rows = metrics.map((m) => {
+    const both = typeof m.left === "number" && typeof m.right === "number";
+    return [m.name.replaceAll("_", " "), show(m, m.left), show(m, m.right), both ? change(m) : ""];
+  });
+  return table(["", left, right, "change"], rows, new Set([1, 2, 3]));
+}
+
+function change(m) {
+  const d = m.right - m.left;
+  const said = EXACT.has(m.name) ? plain(Math.abs(d)) : score(Math.abs(d));
+  return h("span", { class: d === 0 ? "sia-quiet" : "", text: d === 0 ? "0" : `${d < 0 ? "−" : "+"}${said}` });
+}
+
+function instances(rows, left, right) {
+  const cell = (v) => (typeof v === "number" ? score(v) : v && typeof v === "object" ? plain(v.score ?? v.best ?? JSON.stringify(v)) : plain(v));
+  return table(["instance", left, right, ""], rows.map((r) => [
+    String(r.instance ?? r.name ?? ""), cell(r.left), cell(r.right),
+    typeof r.left === "number" && typeof r.right === "number" && r.left !== r.right ? chip(r.right > r.left ? "better" : "worse", r.right > r.left ? "good" : "bad") : "",
+  ]), new Set([1, 2]));
+}
