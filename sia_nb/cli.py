@@ -1,4 +1,4 @@
-"""The command line: ``python -m sia_nb run | resume | show | figures | data | model | doctor``."""
+"""The command line: ``python -m sia_nb run | resume | show | figures | report | data | model | doctor``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ examples
   python -m sia_nb show RUN                      what happened, step by step
   python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
   python -m sia_nb figures                       redraw every figure and table of the tasks that have runs
+  python -m sia_nb report RUN                    one HTML file of a run: its steps, trajectories and numbers, to look through
 """
 
 
@@ -101,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", default="", help="only this task (default: all that have runs)")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
+    p = command("report", _report, "Write one HTML file of a run that needs nothing else: a report with the explorer in it.")
+    p.add_argument("run", help="a run folder or its name")
+    p.add_argument("--out", default="", metavar="FILE", help="where to (default: report.html in the run's folder; of a committed run, results/reports/)")
+    p.add_argument("--events", type=int, default=5000, metavar="N", help="events of its trajectories to take along (default 5000)")
     p = command(
         "transfer", _transfer, "Train on a task's instances, and try the policy on held-out ones with few verifier calls."
     )
@@ -240,6 +245,18 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
     from .view.everything import draw
 
     draw([args.task] if args.task else None, profile=args.profile, out=Path(args.out) if args.out else None)
+
+
+def _report(args: argparse.Namespace, _: list[str]) -> None:
+    from .store import find_run, results_dir
+    from .view.explorer.page import page
+
+    if args.events < 0:
+        raise ConfigError(f"--events: {args.events}; expected at least 0")
+    run = find_run(args.run)
+    kept = run.path.is_relative_to((results_dir() / "reference").resolve())  # committed folders stay as they are
+    default = results_dir() / "reports" / f"{run.path.name}.html" if kept else run.path / "report.html"
+    print(page(run, Path(args.out) if args.out else default, events=args.events))
 
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:

@@ -10,25 +10,34 @@ export function decisionPanel({ ask, jump }) {
   const node = h("div", { class: "sia-panel" });
   return {
     node,
-    async show({ run, g }) {
-      const answer = await ask({ do: "decision", run, g });
+    async show({ run, g, steps }) {
+      const before = steps[steps.findIndex((s) => s.g === g) - 1];
+      const [led, answer] = await Promise.all([before && ask({ do: "decision", run, g: before.g }), ask({ do: "decision", run, g })]);
       if (answer.error) return fill(node, message(answer.error, "error"));
-      const d = answer.decision;
+      const origin = steps.find((s) => s.g === g) ?? {};
       fill(
         node,
-        d ? decision(d, g, jump) : message("No decision follows this step: it is the run's last, or the decision has not been taken yet."),
-        answer.improvement && h("section", { class: "sia-card" }, h("h3", { text: "The report on this step" }), markdown(answer.improvement)),
+        led?.decision ? decision(led.decision, `How step ${g} came about`, before.g, jump) : made(origin),
+        answer.decision
+          ? decision(answer.decision, `What was decided after step ${g}`, g, jump)
+          : message("No decision follows this step: it is the run's last, or the decision has not been taken yet."),
+        answer.improvement && h("section", { class: "sia-card" }, h("h3", { text: `The report on step ${g}` }), markdown(answer.improvement)),
       );
     },
   };
 }
 
-function decision(d, g, jump) {
+/** Of the first step, who wrote it. */
+function made({ lever, author }) {
+  return lever === "start" && h("section", { class: "sia-card" }, h("h3", {}, h("span", { class: "sia-letter", text: "A₁" }), "The first scaffold"),
+    h("p", { class: "sia-lead", text: `The Meta-Agent${author ? ` (${author})` : ""} wrote it from the task's specification and reference.` }));
+}
+
+function decision(d, title, g, jump) {
   const [letter, said] = ACTION[d.action] ?? ["?", d.action];
   const hyper = Object.entries(d.hyperparameters ?? {});
   return h("section", { class: "sia-card" },
-    h("h3", {}, h("span", { class: `sia-letter sia-letter-${letter.toLowerCase()}`, text: letter }), `After step ${g}: ${said}`,
-      d.algorithm && chip(d.algorithm, "w")),
+    h("h3", {}, h("span", { class: `sia-letter sia-letter-${letter.toLowerCase()}`, text: letter }), `${title}: ${said}`, d.algorithm && chip(d.algorithm, "w")),
     h("p", { class: "sia-lead", dir: "auto", text: d.rationale || "No rationale was recorded." }),
     d.rule && h("p", { class: "sia-quiet" }, "Rule: ", h("code", { text: d.rule })),
     hyper.length > 0 && table(["hyperparameter", "value"], hyper.map(([k, v]) => [k, plain(v)]), new Set([1])),

@@ -49,7 +49,7 @@ export function rolloutsPanel({ ask }) {
       return fill(node, message("No weight update led to this step, so there are no rollouts. Choose a step with the badge W."));
     }
     rows = (answer.rows ?? []).map((r, n) => ({ n, ...r }));
-    fill(top, summary(answer.result), curve(answer.curve ?? []));
+    fill(top, h("div", { class: "sia-top-row" }, summary(answer.result), curve(answer.curve ?? [])));
     fill(node, top, bar, split);
     fill(detail, message("Choose a rollout to read it in full."));
     await list.reload();

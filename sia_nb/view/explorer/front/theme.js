@@ -21,6 +21,7 @@ export function followTheme(root) {
   } });
   const apply = () => {
     root.dataset.theme = chosen === "auto" ? around() : chosen;
+    document.querySelector("[data-sia-page]")?.setAttribute("data-theme", root.dataset.theme); // a page of the explorer's own
     button.textContent = SIGN[chosen];
     button.title = `Theme: ${chosen === "auto" ? "as around it" : chosen}`;
     button.setAttribute("aria-label", button.title);

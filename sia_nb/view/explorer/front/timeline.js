@@ -1,30 +1,37 @@
 // The run as a line of steps, after Figure 2(b): score with its noise, the incumbent, roll-backs, the lever of each step, its cost.
 
 import { count, dollars, duration, fill, h, score, svg } from "./dom.js";
+import { scale } from "./scale.js";
 
-const HEIGHT = 268, TOP = 22, BOTTOM = 166, BADGES = 198, COST = 258, LEFT = 58, RIGHT = 28, LEAST = 58;
+const HEIGHT = 240, TOP = 26, BOTTOM = 146, BADGES = 176, COST = 232, LEFT = 62, RIGHT = 24, LEAST = 58;
 const COSTS = [["verifier_calls", "verifier calls", count], ["tokens", "tokens", count], ["seconds", "seconds", duration], ["dollars", "dollars", dollars]];
 const LETTER = { start: "A₁", H: "H", W: "W" };
 const LEVER = { start: "first scaffold", H: "harness update", W: "weight update" };
 
 /** A timeline in `node`; `choose(g)` is called when a step is clicked or reached by the arrow keys. */
 export function timeline(node, choose) {
-  let steps = [], chosen = null, cost = "verifier_calls";
+  let steps = [], chosen = null, cost = "verifier_calls", whole = false;
   const scroller = h("div", { class: "sia-timeline-scroll" });
   const legend = h("div", { class: "sia-legend" });
   fill(node, legend, scroller);
   const draw = () => {
     if (!steps.length) return fill(scroller, h("p", { class: "sia-message", role: "status", text: "No step of this run has a scaffold yet." }));
-    const width = Math.max(node.clientWidth || 900, LEFT + RIGHT + LEAST * steps.length);
+    const width = Math.max(scroller.clientWidth || 900, LEFT + RIGHT + LEAST * steps.length);
     const held = node.contains(document.activeElement) && document.activeElement.dataset?.g;
-    fill(scroller, picture(steps, chosen, cost, width, choose));
+    const shape = scale(steps.filter((s) => typeof s.score === "number"), TOP, BOTTOM, whole);
+    zoom.hidden = !shape.breakable;
+    fill(scroller, picture(steps, chosen, cost, width, choose, shape));
     if (held) focusStep(chosen);
   };
   const focusStep = (g) => scroller.querySelector(`[data-g="${g}"]`)?.focus({ preventScroll: true });
-  fill(legend, keys(), h("label", { class: "sia-field sia-inline" }, "cost: ", costPicker((name) => {
-    cost = name;
-    draw();
-  })));
+  const pick = (label, pairs, change) => h("label", { class: "sia-field sia-inline" }, label, h("select", {
+    class: "sia-input sia-small", onchange: (event) => {
+      change(event.target.value);
+      draw();
+    },
+  }, pairs.map(([value, text]) => h("option", { value, text }))));
+  const zoom = pick("scale", [["", "detail"], ["whole", "linear"]], (v) => (whole = v === "whole"));
+  fill(legend, keys(), h("span", { class: "sia-spring" }), zoom, pick("cost", COSTS, (v) => (cost = v)));
   scroller.addEventListener("keydown", (event) => {
     const move = { ArrowRight: 1, ArrowLeft: -1, l: 1, h: -1 }[event.key];
     const edge = { Home: 0, End: steps.length - 1 }[event.key];
@@ -56,47 +63,27 @@ function keys() {
     h("span", {}, mark("best"), "incumbent"), h("span", {}, mark("back"), "rolled back"), h("span", {}, mark("noise"), "± standard error"));
 }
 
-function costPicker(change) {
-  const node = h("select", { class: "sia-input sia-small", onchange: () => change(node.value) }, COSTS.map(([value, text]) => h("option", { value, text })));
-  return node;
-}
-
-function picture(steps, chosen, cost, width, choose) {
+function picture(steps, chosen, cost, width, choose, { y, ticks, broken }) {
   const gap = (width - LEFT - RIGHT) / steps.length;
   const x = (i) => LEFT + gap * (i + 0.5);
-  const scored = steps.filter((s) => typeof s.score === "number");
-  const ends = scored.flatMap((s) => [s.score - (s.se || 0), s.score + (s.se || 0)]);
-  const [low, high] = ends.length ? span(Math.min(...ends), Math.max(...ends)) : [0, 1];
-  const y = (v) => BOTTOM - ((v - low) / (high - low)) * (BOTTOM - TOP);
   const at = new Map(steps.map((s, i) => [s.g, i]));
   const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, class: "sia-timeline-svg", role: "group", "aria-label": "steps of the run" });
-  for (const v of ticks(low, high)) {
+  const shade = at.get(chosen);
+  if (shade !== undefined) root.append(svg("rect", { class: "sia-shade", x: x(shade) - gap / 2 + 2, y: 2, width: gap - 4, height: HEIGHT - 4, rx: 8 }));
+  for (const v of ticks) {
     root.append(svg("line", { class: "sia-rule", x1: LEFT - 6, x2: width - RIGHT / 2, y1: y(v), y2: y(v) }));
     root.append(svg("text", { class: "sia-tick", x: LEFT - 12, y: y(v) + 4, "text-anchor": "end", text: Number(v.toFixed(6)) }));
   }
-  root.append(svg("text", { class: "sia-tick", x: 4, y: 12, text: "dev score" }));
-  root.append(svg("text", { class: "sia-tick", x: 4, y: BADGES + 4, text: "lever" }));
-  root.append(svg("text", { class: "sia-tick", x: 4, y: COST - 3, text: "cost" }));
+  if (broken !== null) root.append(svg("path", { class: "sia-break", d: `M${LEFT - 20},${broken + 4}l6,-8l6,8l6,-8` }, svg("title", { text: "The scale is compressed here" })));
+  root.append(svg("text", { class: "sia-tick", x: 0, y: 12, text: "dev score" }));
+  root.append(svg("text", { class: "sia-tick", x: 0, y: BADGES + 4, text: "lever" }));
+  root.append(svg("text", { class: "sia-tick", x: 0, y: COST - 3, text: "cost" }));
   root.append(...incumbent(steps, x, y, gap, width));
   root.append(...segments(steps, at, x, y));
   const most = Math.max(...steps.map((s) => s[cost] || 0), 1e-12);
   const show = COSTS.find(([name]) => name === cost)[2];
   for (const [i, s] of steps.entries()) root.append(step(s, i, { x: x(i), y, gap, chosen, share: (s[cost] || 0) / most, cost: show(s[cost]), choose }));
   return root;
-}
-
-/** A range a little wider than [low, high]. */
-function span(low, high) {
-  const pad = (high - low || Math.abs(high) || 1) * 0.1;
-  return [low - pad, high + pad];
-}
-
-function ticks(low, high) {
-  const raw = (high - low) / 4, power = 10 ** Math.floor(Math.log10(raw));
-  const size = [1, 2, 2.5, 5, 10].map((m) => m * power).find((m) => m >= raw);
-  const out = [];
-  for (let v = Math.ceil(low / size) * size; v <= high + size * 1e-9; v += size) out.push(v);
-  return out;
 }
 
 /** The best score so far as a step line: it rises where a step became the incumbent. */
@@ -153,7 +140,7 @@ function step(s, i, { x, y, gap, chosen, share, cost, choose }) {
   node.append(svg("rect", { class: "sia-badge", x: x - 15, y: BADGES - 12, width: 30, height: 22, rx: 7 }));
   node.append(svg("text", { class: "sia-badge-text", x, y: BADGES + 4, "text-anchor": "middle", text: LETTER[s.lever] ?? s.lever }));
   if (s.rolled_back) node.append(svg("text", { class: "sia-undo", x: x + 19, y: BADGES + 4, text: "↩" }));
-  node.append(svg("text", { class: "sia-name", x, y: BADGES + 25, "text-anchor": "middle", text: s.algorithm || `step ${s.g}` }));
+  node.append(svg("text", { class: "sia-name", x, y: BADGES + 25, "text-anchor": "middle", text: [gap > 100 || !s.algorithm ? `step ${s.g}` : s.g, s.algorithm].filter(Boolean).join(" · ") }));
   const height = share > 0 ? Math.max(2, share * 20) : 0;
   node.append(svg("rect", { class: "sia-cost", x: x - Math.min(gap / 4, 22), y: COST - height, width: Math.min(gap / 2, 44), height, rx: 2 }));
   node.append(svg("text", { class: "sia-cost-text", x: x + Math.min(gap / 4, 22) + 4, y: COST - 2, text: gap > 92 ? cost : "" }));

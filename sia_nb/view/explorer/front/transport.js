@@ -3,6 +3,11 @@
 
 import { lineDiff } from "./lines.js";
 
+const MARK = "\u0001"; // begins a reference to a string that is kept once
+const MISSING = {
+  event: "This page holds the first events of each step only, and not this one; the run's folder has them all.",
+  save: "Notes are kept beside the run, by the explorer in a notebook; a page alone cannot write there. Copy or Save keeps the event.",
+};
 const PATIENCE = 15000; // ms after which a kernel that says nothing is reported
 
 /** Questions to the kernel over a widget model's custom messages: {id, request} there, {id, answer} back. */
@@ -37,9 +42,9 @@ export function kernelTransport(model) {
 /** Questions answered from a page's own data: `packed.answers` by key, their long strings shared in `packed.strings`. */
 export function embeddedTransport(packed) {
   const unpack = (value) => {
+    if (typeof value === "string") return value.startsWith(MARK) ? packed.strings[Number(value.slice(1))] : value;
     if (Array.isArray(value)) return value.map(unpack);
     if (value === null || typeof value !== "object") return value;
-    if ("$" in value && Object.keys(value).length === 1) return packed.strings[value.$];
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unpack(v)]));
   };
   const cache = new Map();
@@ -95,7 +100,7 @@ export function embeddedTransport(packed) {
     close() {},
     async ask(request) {
       const answer = answers[request.do]?.(request);
-      return answer ?? { error: `This page carries no answer to '${request.do}' for step ${request.g ?? "–"}: it holds ${packed.holds ?? "a part of the run"}.` };
+      return answer ?? { error: MISSING[request.do] ?? `This page holds a part of the run only, and not this (${request.do}).` };
     },
   };
 }
