@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
     p = command("report", _report, "Write one HTML file of a run that needs nothing else: a report with the explorer in it.")
     p.add_argument("run", help="a run folder or its name")
-    p.add_argument("--out", default="", metavar="FILE", help="where to (default: report.html in the run's folder; of a committed run, results/reports/)")
+    p.add_argument("--out", default="", metavar="FILE", help="where to (default: results/reports/<run>.html)")
     p.add_argument("--events", type=int, default=5000, metavar="N", help="events of its trajectories to take along (default 5000)")
     p = command(
         "transfer", _transfer, "Train on a task's instances, and try the policy on held-out ones with few verifier calls."
@@ -248,15 +248,11 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _report(args: argparse.Namespace, _: list[str]) -> None:
-    from .store import find_run, results_dir
     from .view.explorer.page import page
 
     if args.events < 0:
         raise ConfigError(f"--events: {args.events}; expected at least 0")
-    run = find_run(args.run)
-    kept = run.path.is_relative_to((results_dir() / "reference").resolve())  # committed folders stay as they are
-    default = results_dir() / "reports" / f"{run.path.name}.html" if kept else run.path / "report.html"
-    print(page(run, Path(args.out) if args.out else default, events=args.events))
+    print(page(args.run, Path(args.out) if args.out else None, events=args.events))
 
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import jinja2
 
-from ...store import Run, find_run, write_atomic
+from ...store import Run, find_run, results_dir, write_atomic
 from ..collect import COLUMNS, STEP_COLUMNS, Finished, progress_rows, step_rows
 from . import assets
 from .model import Explorer
@@ -34,12 +34,12 @@ TABS = ("decision", "scaffold", "trajectory", "rollouts", "compare", "ledger")
 MARK = "\x01"  # begins a reference to a kept text
 
 
-def page(run: Run | str | Path, path: Path, *, events: int = EVENTS) -> Path:
-    """Write the report of a run; returns ``path``.
+def page(run: Run | str | Path, path: Path | None = None, *, events: int = EVENTS) -> Path:
+    """Write the report of a run; returns the path.
 
     Args:
         run: the run, its folder or its name.
-        path: the file to write.
+        path: the file to write; None: results/reports/<run>.html.
         events: how many events of its trajectories to take along, shared among the steps.
 
     Raises:
@@ -47,8 +47,9 @@ def page(run: Run | str | Path, path: Path, *, events: int = EVENTS) -> Path:
             far as it goes, and the page says what is missing.
     """
     run = run if isinstance(run, Run) else find_run(str(run))
-    write_atomic(Path(path), html_of(run, events=events))
-    return Path(path)
+    path = Path(path) if path else results_dir() / "reports" / f"{run.path.name}.html"
+    write_atomic(path, html_of(run, events=events))
+    return path
 
 
 def html_of(run: Run, *, events: int = EVENTS, first: dict[str, Any] | None = None, report: bool = True) -> str:

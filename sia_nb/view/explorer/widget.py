@@ -7,6 +7,7 @@ while the view is alive, because an exported notebook shows a widget only with t
 
 from __future__ import annotations
 
+import html
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from IPython.display import HTML, display
 
 from ...errors import ConfigError, SiaError
 from ...store import Run, find_run
+from ..inspect import table_html
 from . import assets
 from .model import Explorer
 from .page import TABS, frame
@@ -54,8 +56,15 @@ class ExplorerWidget(anywidget.AnyWidget):
             inner = frame(Run(self.explorer.folders[name]), events=COPY_EVENTS, first={k: v for k, v in self.first.items() if k != "run"})
         except (KeyError, SiaError):
             return ""
-        said = f"A copy of {name} for where no kernel is, with its first {COPY_EVENTS} events"
-        return f"<details open data-sia-static='{self.copy_id}'><summary>{said}</summary>{inner}</details>"
+        said = html.escape(f"A copy of {name} for where no kernel is, as in exported HTML; it holds the first {COPY_EVENTS} events of the run.")
+        return f"<details open data-sia-static='{self.copy_id}'><summary>{said}</summary>{self._table(name)}{inner}</details>"
+
+    def _table(self, name: str) -> str:
+        """The steps in plain HTML, for viewers that let no script run."""
+        show = ("g", "lever", "algorithm", "score", "se", "rolled_back", "verifier_calls", "tokens")
+        steps = self.explorer.answer({"do": "steps", "run": name}).get("steps", [])
+        head = ("step", "lever", "algorithm", "dev score", "standard error", "rolled back", "verifier calls", "tokens")
+        return f"<noscript>{table_html(head, [tuple(s.get(k) for k in show) for s in steps])}</noscript>"
 
     def _ipython_display_(self) -> None:
         display(self._repr_mimebundle_()[0], raw=True)

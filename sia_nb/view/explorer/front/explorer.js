@@ -194,7 +194,8 @@ export function mountEmbedded(id = "sia-data") {
 
 /** Mount as the view of a notebook's widget. */
 export function render({ model, el }) {
-  const copies = () => document.querySelectorAll(`[data-sia-static="${model.get("copy_id")}"]`);
-  for (const copy of copies()) copy.open = false; // the static copy stands for this view only where there is no kernel
+  // The static copy stands for this view only where there is no kernel; its output may be drawn after this one.
+  const fold = () => document.querySelectorAll(`[data-sia-static="${model.get("copy_id")}"]`).forEach((copy) => copy.removeAttribute("open"));
+  for (const wait of [0, 200, 600, 1500, 4000]) setTimeout(fold, wait);
   return mount(el, kernelTransport(model), model.get("first") ?? {});
 }
