@@ -20,6 +20,7 @@ from typing import Any
 
 import jinja2
 
+from ...errors import SiaError
 from ...store import Run, find_run, results_dir, write_atomic
 from ..collect import COLUMNS, STEP_COLUMNS, Finished, progress_rows, step_rows
 from . import assets
@@ -172,7 +173,7 @@ def _sealed(report: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _figures(run: Run, report: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Name, columns, rows and CSV of what the run contributes to Figures 2(b) and 4(b)."""
+    """Title, columns, rows and CSV of what the run contributes to Figures 2(b) and 4(b); ``error`` where a file is damaged."""
     found = [Finished(run, report or {}, "ours")]
     tables = (
         ("Figure 2(b): the levers pulled", "steps", STEP_COLUMNS, step_rows),
@@ -180,7 +181,11 @@ def _figures(run: Run, report: dict[str, Any] | None) -> list[dict[str, Any]]:
     )
     out = []
     for title, short, columns, rows_of in tables:
-        rows = rows_of(found)
+        try:
+            rows = rows_of(found)
+        except (SiaError, ValueError, LookupError, TypeError) as error:
+            out.append({"title": title, "error": str(error), "columns": [], "rows": []})
+            continue
         used = [c for c in columns if any(r.get(c, "") not in ("", None) for r in rows)]
         out.append({"title": title, "file": f"{run.path.name}_{short}.csv", "columns": used, "rows": rows, "csv": _csv(used, rows)})
     return out

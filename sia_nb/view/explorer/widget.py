@@ -23,7 +23,7 @@ from . import assets
 from .model import Explorer
 from .page import TABS, frame
 
-COPY_EVENTS = 400  # events of the run in the static copy
+COPY_EVENTS = 200  # events of the run in the static copy
 
 
 class ExplorerWidget(anywidget.AnyWidget):

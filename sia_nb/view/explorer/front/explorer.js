@@ -53,8 +53,12 @@ export function mount(el, transport, first = {}) {
     h("div", { class: "sia-step-bar" }, arrow(-1, "←", "previous step  ["), arrow(1, "→", "next step  ]"), stepName, tablist),
     panel);
   fill(el, root);
-  listen(root, { search: () => open("trajectory").then(() => panels.trajectory.search()), move, tab: (i) => TABS[i] && open(TABS[i][0]), leave: () => panels[state.tab].leave?.() });
+  listen(root, { search, move, tab: (i) => TABS[i] && open(TABS[i][0]), leave: () => panels[state.tab].leave?.() });
 
+  async function search() {
+    if (state.tab !== "trajectory") await open("trajectory");
+    panels.trajectory.search();
+  }
   function turn(event) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by) return;
@@ -101,7 +105,7 @@ export function mount(el, transport, first = {}) {
     root.toggleAttribute("data-live", state.live);
     const run = state.runs.find((r) => r.name === state.run) ?? {};
     fill(status, chip(state.live ? "running" : (run.state ?? ""), state.live ? "live" : run.state === "damaged" ? "bad" : run.state === "finished" ? "good" : ""));
-    const damaged = (answer.damaged ?? []).map((d) => (typeof d === "string" ? d : d.error ?? d.message ?? JSON.stringify(d)));
+    const damaged = (answer.damaged ?? []).map((d) => (d.g ? `Step ${d.g}: ${d.message}` : d.message));
     fill(notice, run.note && message(run.note, "warning"), damaged.map((text) => message(text, "warning")));
     fill(facts, summary(run, state.steps, answer.report));
   }

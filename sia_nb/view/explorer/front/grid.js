@@ -121,7 +121,15 @@ export function grid({ columns, ask, select, open = () => {}, label, testid, sor
     if (mine === at && row(at)) select(row(at), at);
   }
 
-  scroller.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+  let drawing = false;
+  scroller.addEventListener("scroll", () => {
+    if (drawing) return;
+    drawing = true;
+    requestAnimationFrame(() => {
+      drawing = false;
+      draw();
+    });
+  }, { passive: true });
   scroller.addEventListener("keydown", (event) => {
     const fit = Math.max(1, Math.floor(scroller.clientHeight / ROW) - 1);
     const next = { ArrowDown: at + 1, j: at + 1, ArrowUp: at - 1, k: at - 1, PageDown: at + fit, PageUp: at - fit, Home: 0, End: total - 1 }[event.key];
