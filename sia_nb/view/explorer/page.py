@@ -14,7 +14,8 @@ import hashlib
 import html
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ import jinja2
 from ...errors import SiaError
 from ...store import Run, find_run, results_dir, write_atomic
 from ..collect import COLUMNS, STEP_COLUMNS, Finished, progress_rows, step_rows
-from . import assets
+from . import assets, files
+from .describe import clean
+from .detail import detail
+from .events import EventLog
 from .model import Explorer
 
 EVENTS = 5_000  # of the run, shared among its steps
 TEXT = 20_000  # characters of one text
-PAIRS = 12  # steps up to which every pair of them is compared beforehand
+PAIRS = 12  # steps up to which each is compared with every other beforehand; of more, neighbours
+MOST_ROLLOUTS = 2_000  # of a weight update
 WINDOW = 500  # rows asked for at once
 POOLED = 60  # characters from which a text is kept once and referred to
 TABS = ("decision", "scaffold", "trajectory", "rollouts", "compare", "ledger")
@@ -55,7 +60,7 @@ def page(run: Run | str | Path, path: Path | None = None, *, events: int = EVENT
 
 def html_of(run: Run, *, events: int = EVENTS, first: dict[str, Any] | None = None, report: bool = True) -> str:
     """The page as text; with ``report`` false only the explorer. ``first`` may name the ``g`` and ``tab`` to begin with."""
-    packed = pack(Explorer([run.path]), run.path.name, events)
+    packed = pack(run, events)
     packed["first"] = first or {"tab": "decision"}
     script = assets.page_script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -77,8 +82,9 @@ def frame(run: Run, *, events: int, first: dict[str, Any] | None = None, height:
 # -- what the explorer answers, packed --------------------------------------------------------------------
 
 
-def pack(explorer: Explorer, name: str, events: int) -> dict[str, Any]:
+def pack(run: Run, events: int) -> dict[str, Any]:
     """The answers about one run by request (``steps/<run>``, ``event/<run>/<g>/<n>`` …), each long text kept once."""
+    explorer, name = Explorer([run.path]), run.path.name
     pool: dict[str, int] = {}
     answers: dict[str, Any] = {}
 
@@ -94,11 +100,11 @@ def pack(explorer: Explorer, name: str, events: int) -> dict[str, Any]:
     for g in steps:
         keep("decision", name, g)
         keep("scaffold", name, g, to="parent")
-        keep("rollouts", name, g, sort="id", when="all")
-        table = _events(explorer, name, g, events // len(steps))
+        answers[f"rollouts/{name}/{g}"] = _packed(_all(explorer, MOST_ROLLOUTS, do="rollouts", run=name, g=g, sort="id"), pool)
+        table = _all(explorer, events // len(steps), do="events", run=name, g=g)
         answers[f"events/{name}/{g}"] = _packed(table, pool)
-        for row in table.get("rows", []):
-            keep("event", name, g, row["n"])
+        for n, event in _details(run, g, table.get("rows", [])):
+            answers[f"event/{name}/{g}/{n}"] = _packed(event, pool)
     for left, right in _pairs(steps):
         sides = {"left": {"run": name, "g": left}, "right": {"run": name, "g": right}}
         answer = explorer.answer({"do": "compare", **sides})
@@ -107,12 +113,11 @@ def pack(explorer: Explorer, name: str, events: int) -> dict[str, Any]:
     return {"strings": list(pool), "answers": answers}
 
 
-def _events(explorer: Explorer, name: str, g: int, most: int) -> dict[str, Any]:
-    """The first ``most`` rows of a trajectory, in one answer; ``held`` says how many they are."""
+def _all(explorer: Explorer, most: int, **request: Any) -> dict[str, Any]:
+    """The first ``most`` rows of a request that is answered page by page, in one answer; ``held`` says how many they are."""
     rows: list[dict[str, Any]] = []
     while True:
-        limit = min(WINDOW, most - len(rows))
-        answer = explorer.answer({"do": "events", "run": name, "g": g, "offset": len(rows), "limit": limit})
+        answer = explorer.answer(request | {"offset": len(rows), "limit": min(WINDOW, most - len(rows))})
         if "error" in answer:
             return answer
         rows += answer["rows"]
@@ -120,11 +125,22 @@ def _events(explorer: Explorer, name: str, g: int, most: int) -> dict[str, Any]:
             return answer | {"rows": rows, "held": len(rows)}
 
 
+def _details(run: Run, g: int, rows: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, what ``event`` answers) of these rows of one trajectory, which is opened once."""
+    if not rows:
+        return
+    path = files.trajectory_path(run, g)
+    log = EventLog(path, whole=path.name == files.TRAJECTORY)
+    try:
+        for n in (row["n"] for row in rows):
+            yield n, clean(detail(log, n))
+    finally:
+        log.close()
+
+
 def _pairs(steps: list[int]) -> Iterable[tuple[int, int]]:
-    """Every ordered pair of a short run; of a long one, the neighbours."""
-    if len(steps) <= PAIRS:
-        return [(a, b) for a in steps for b in steps if a != b]
-    return [pair for a, b in zip(steps, steps[1:], strict=False) for pair in ((a, b), (b, a))]
+    """Each pair of a short run's steps, the earlier first; of a long run's, the neighbours."""
+    return combinations(steps, 2) if len(steps) <= PAIRS else pairwise(steps)
 
 
 def _packed(value: Any, pool: dict[str, int]) -> Any:

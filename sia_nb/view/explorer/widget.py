@@ -16,7 +16,7 @@ import anywidget
 import traitlets
 from IPython.display import HTML, display
 
-from ...errors import ConfigError, SiaError
+from ...errors import ConfigError
 from ...store import Run, find_run
 from ..inspect import table_html
 from . import assets
@@ -32,6 +32,7 @@ class ExplorerWidget(anywidget.AnyWidget):
     Args:
         explorer: what answers.
         first: the run, step (g) and tab to begin with; any may be left out.
+        run: the run that is copied for where no kernel is; None: there is no copy.
     """
 
     first = traitlets.Dict().tag(sync=True)
@@ -40,9 +41,9 @@ class ExplorerWidget(anywidget.AnyWidget):
     _esm = assets.widget_script()
     _css = assets.style()
 
-    def __init__(self, explorer: Explorer, first: dict[str, Any] | None = None):
+    def __init__(self, explorer: Explorer, first: dict[str, Any] | None = None, run: Run | None = None):
         super().__init__(first=first or {}, copy_id=uuid.uuid4().hex)
-        self.explorer = explorer
+        self.explorer, self.run = explorer, run
         self.on_msg(self._answer)
 
     def _answer(self, _: Any, content: Any, buffers: Any) -> None:
@@ -50,19 +51,18 @@ class ExplorerWidget(anywidget.AnyWidget):
             self.send({"id": content.get("id"), "answer": self.explorer.answer(content["request"])})
 
     def static_copy(self) -> str:
-        """HTML of the run to begin with: unfolded until the view, once alive, folds it. Empty where there is no such run."""
-        name = self.first.get("run") or next(iter(self.explorer.folders), "")
-        try:
-            inner = frame(Run(self.explorer.folders[name]), events=COPY_EVENTS, first={k: v for k, v in self.first.items() if k != "run"})
-        except (KeyError, SiaError):
+        """HTML of one run: unfolded until the view, once alive, folds it. Empty where there is no run."""
+        if self.run is None:
             return ""
-        said = html.escape(f"A copy of {name} for where no kernel is, as in exported HTML; it holds the first {COPY_EVENTS} events of the run.")
-        return f"<details open data-sia-static='{self.copy_id}'><summary>{said}</summary>{self._table(name)}{inner}</details>"
+        name = self.run.path.name
+        inner = frame(self.run, events=COPY_EVENTS, first={k: v for k, v in self.first.items() if k != "run"})
+        said = f"A copy of {name} for where no kernel is, as in exported HTML; it holds the first {COPY_EVENTS} events of the run."
+        return f"<details open data-sia-static='{self.copy_id}'><summary>{html.escape(said)}</summary>{self._table(name)}{inner}</details>"
 
     def _table(self, name: str) -> str:
         """The steps in plain HTML, for viewers that let no script run."""
         show = ("g", "lever", "algorithm", "score", "se", "rolled_back", "verifier_calls", "tokens")
-        steps = self.explorer.answer({"do": "steps", "run": name}).get("steps", [])
+        steps = Explorer([self.run.path]).answer({"do": "steps", "run": name}).get("steps", [])
         head = ("step", "lever", "algorithm", "dev score", "standard error", "rolled back", "verifier calls", "tokens")
         return f"<noscript>{table_html(head, [tuple(s.get(k) for k in show) for s in steps])}</noscript>"
 
@@ -86,6 +86,9 @@ def explore(*runs: Run | str | Path, step: int = 0, tab: str = "trajectory") -> 
     if tab not in TABS:
         raise ConfigError(f"tab: {tab!r}; expected one of {', '.join(TABS)}")
     found = [run if isinstance(run, Run) else find_run(str(run)) for run in runs]
-    first: dict[str, Any] = {"tab": tab} | ({"run": found[0].path.name} if found else {}) | ({"g": step} if step else {})
-    return ExplorerWidget(Explorer([run.path for run in found] if found else None), first)
-
+    explorer = Explorer([run.path for run in found] if found else None)
+    if not found:
+        names = [r["name"] for r in explorer.answer({"do": "runs"})["runs"] if r["state"] != "damaged" and r["steps"]]
+        found = [find_run(name) for name in names[:1]]
+    first = {"tab": tab} | ({"run": found[0].path.name} if found else {}) | ({"g": step} if step else {})
+    return ExplorerWidget(explorer, first, found[0] if found else None)

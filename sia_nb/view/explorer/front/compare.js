@@ -2,8 +2,9 @@
 
 import { chip, fill, h, labelled, message, options, plain, score, select, table } from "./dom.js";
 import { diffView } from "./lines.js";
+import { block } from "./text.js";
 
-const EXACT = new Set(["verifier_calls", "tokens", "events", "seconds", "dollars", "g"]);
+const WHOLE = "whole"; // in place of a step: the run, by its incumbent
 
 /** The panel; `runs()` gives the names of the runs there are. */
 export function comparePanel({ ask, runs }) {
@@ -16,7 +17,7 @@ export function comparePanel({ ask, runs }) {
       draw();
     }, { "data-testid": `compare-${name}-run` });
     side.steps = select([], "", (v) => {
-      [side.g, side.byHand] = [Number(v), true];
+      [side.g, side.byHand] = [v === WHOLE ? null : Number(v), true];
       draw();
     }, { "data-testid": `compare-${name}-step` });
     return side;
@@ -34,8 +35,9 @@ export function comparePanel({ ask, runs }) {
   async function steps(side) {
     const answer = await ask({ do: "steps", run: side.run });
     const found = answer.steps ?? [];
-    options(side.steps, found.map((s) => [String(s.g), `step ${s.g} · ${s.lever === "start" ? "A₁" : s.lever}${s.algorithm ? ` ${s.algorithm}` : ""} · ${score(s.score, 3)}`]), String(side.g));
-    side.g = Number(side.steps.value);
+    const whole = runs().length > 1 ? [[WHOLE, "the whole run"]] : [];
+    options(side.steps, [...whole, ...found.map((s) => [String(s.g), `step ${s.g} · ${s.lever === "start" ? "A₁" : s.lever}${s.algorithm ? ` ${s.algorithm}` : ""} · ${score(s.score, 3)}`])], side.g === null ? WHOLE : String(side.g));
+    side.g = side.steps.value === WHOLE ? null : Number(side.steps.value);
   }
   async function set(side, { run, g }) {
     options(side.runs, runs().map((r) => [r, r]), run);
@@ -43,16 +45,16 @@ export function comparePanel({ ask, runs }) {
     await steps(side);
   }
   async function draw() {
-    const [left, right] = sides.map(({ run, g }) => ({ run, g }));
-    if (!left.g || !right.g) return fill(body, message("One of the runs has no step to compare yet."));
+    const [left, right] = sides.map(({ run, g }) => (g === null ? { run } : { run, g }));
+    if (left.g === 0 || right.g === 0) return fill(body, message("One of the runs has no step to compare yet."));
     const answer = await ask({ do: "compare", left, right });
     if (answer.error) return fill(body, message(answer.error, "error"));
-    const same = left.run === right.run, name = (s) => (same ? `step ${s.g}` : `${s.run}, step ${s.g}`);
+    const same = left.run === right.run, name = (s) => (s.g === undefined ? s.run : same ? `step ${s.g}` : `${s.run}, step ${s.g}`);
     fill(body,
       h("div", { class: "sia-columns" },
         h("section", { class: "sia-card" }, h("h3", { text: "Numbers" }), numbers(answer.metrics ?? [], name(left), name(right))),
         answer.instances?.length ? h("section", { class: "sia-card" }, h("h3", { text: "Instances" }), instances(answer.instances, name(left), name(right))) : null),
-      h("section", { class: "sia-card" }, h("h3", { text: "Scaffolds" }), diffView(answer.scaffold?.diff ?? answer.scaffold ?? [], name(left), name(right))));
+      h("section", { class: "sia-card" }, h("h3", { text: "Scaffolds" }), diffView(answer.scaffold ?? [], name(left), name(right))));
   }
   return {
     node,
@@ -67,24 +69,25 @@ export function comparePanel({ ask, runs }) {
 }
 
 function numbers(metrics, left, right) {
-  const show = (m, v) => (typeof v === "number" ? (EXACT.has(m.name) ? plain(v) : score(v)) : plain(v));
+  const show = (m, v) => (typeof v === "string" && v.length > 60 ? block(v) : typeof v === "number" && !Number.isInteger(v) ? fine(m, v) : plain(v));
   const rows = metrics.map((m) => {
-    const both = typeof m.left === "number" && typeof m.right === "number";
-    return [m.name.replaceAll("_", " "), show(m, m.left), show(m, m.right), both ? change(m) : ""];
+    const both = typeof m.left === "number" && typeof m.right === "number" && m.name !== "step";
+    return [m.name, show(m, m.left), show(m, m.right), both ? change(m) : ""];
   });
   return table(["", left, right, "change"], rows, new Set([1, 2, 3]));
 }
 
+const fine = (m, v) => (/^seconds/.test(m.name) ? v.toFixed(1) : score(v));
+
 function change(m) {
-  const d = m.right - m.left;
-  const said = EXACT.has(m.name) ? plain(Math.abs(d)) : score(Math.abs(d));
-  return h("span", { class: d === 0 ? "sia-quiet" : "", text: d === 0 ? "0" : `${d < 0 ? "−" : "+"}${said}` });
+  const d = m.right - m.left, size = Math.abs(d);
+  return h("span", { class: d === 0 ? "sia-quiet" : "", text: d === 0 ? "0" : `${d < 0 ? "−" : "+"}${Number.isInteger(d) ? plain(size) : fine(m, size)}` });
 }
 
 function instances(rows, left, right) {
-  const cell = (v) => (typeof v === "number" ? score(v) : v && typeof v === "object" ? plain(v.score ?? v.best ?? JSON.stringify(v)) : plain(v));
-  return table(["instance", left, right, ""], rows.map((r) => [
-    String(r.instance ?? r.name ?? ""), cell(r.left), cell(r.right),
-    typeof r.left === "number" && typeof r.right === "number" && r.left !== r.right ? chip(r.right > r.left ? "better" : "worse", r.right > r.left ? "good" : "bad") : "",
-  ]), new Set([1, 2]));
+  const best = (side) => side?.best ?? null, of = (side) => (side ? `${side.valid} of ${side.verdicts}` : "–");
+  return table(["instance", `best, ${left}`, "valid", `best, ${right}`, "valid", ""], rows.map((r) => {
+    const [a, b] = [best(r.left), best(r.right)], differs = a !== null && b !== null && a !== b;
+    return [String(r.name), score(a), of(r.left), score(b), of(r.right), differs ? chip(b > a ? "better" : "worse", b > a ? "good" : "bad") : ""];
+  }), new Set([1, 2, 3, 4]));
 }

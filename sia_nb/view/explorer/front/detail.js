@@ -93,12 +93,11 @@ function verdict(v) {
 }
 
 function noteForm(answer, where, ask) {
-  const kept = answer.note ?? {};
   const note = h("textarea", { class: "sia-input", rows: "2", placeholder: "What is worth remembering here?", "aria-label": "note", "data-testid": "note" });
-  note.value = typeof kept === "string" ? kept : (kept.note ?? "");
+  note.value = answer.note ?? "";
   const tags = h("input", { class: "sia-input", placeholder: "tags, with commas", "aria-label": "tags", "data-testid": "tags" });
-  tags.value = (kept.tags ?? answer.tags ?? []).join(", ");
-  const status = h("span", { class: "sia-quiet", role: "status" });
+  tags.value = (answer.tags ?? []).join(", ");
+  const status = h("span", { class: "sia-quiet", role: "status", text: answer.notes_error ?? "" });
   const save = async () => {
     const words = tags.value.split(",").map((t) => t.trim()).filter(Boolean);
     const told = await ask({ do: "save", ...where, note: note.value, tags: words });

@@ -29,6 +29,7 @@ export function mount(el, transport, first = {}) {
   };
   const notice = h("div", { class: "sia-notice" }), facts = h("div", { class: "sia-facts" });
   const status = h("span", { class: "sia-status", role: "status", "aria-live": "polite", "data-testid": "status" });
+  const progress = h("span", { class: "sia-quiet" });
   const picker = select([], "", (v) => openRun(v), { "data-testid": "run-picker", class: "sia-input sia-run" });
   const stepName = h("h2", { class: "sia-step-name", "data-testid": "step-name" });
   const root = h("div", { class: "sia-explorer", "data-testid": "explorer", "data-lm-suppress-shortcuts": "true", "data-static": transport.live ? null : "" });
@@ -48,7 +49,7 @@ export function mount(el, transport, first = {}) {
   fill(root,
     h("header", { class: "sia-top" },
       h("span", { class: "sia-brand" }, h("i", { class: "sia-logo", "aria-hidden": "true" }), "Run explorer"),
-      h("label", { class: "sia-field sia-inline sia-run-field" }, h("span", { text: "run" }), picker), status, h("span", { class: "sia-spring" }), keyHelp(), theme.button),
+      h("label", { class: "sia-field sia-inline sia-run-field" }, h("span", { text: "run" }), picker), status, progress, h("span", { class: "sia-spring" }), keyHelp(), theme.button),
     notice, facts, line,
     h("div", { class: "sia-step-bar" }, arrow(-1, "←", "previous step  ["), arrow(1, "→", "next step  ]"), stepName, tablist),
     panel);
@@ -148,7 +149,9 @@ export function mount(el, transport, first = {}) {
     busy = true;
     try {
       const mine = state.run, answer = await ask({ do: "refresh", run: mine });
-      if (answer.error || mine !== state.run || !answer.changed) return;
+      if (answer.error || mine !== state.run) return;
+      fill(progress, answer.live === false ? "" : going(answer.progress));
+      if (!answer.changed && answer.live !== false) return;
       const fresh = await ask({ do: "steps", run: mine });
       if (fresh.error || mine !== state.run) return;
       const before = JSON.stringify(state.steps.find((s) => s.g === state.g) ?? null);
@@ -172,6 +175,7 @@ export function mount(el, transport, first = {}) {
   };
 }
 
+const going = (p) => (p?.what ? `${p.what}${p.total ? ` ${count(p.done)} of ${count(p.total)}` : ""}` : "");
 const best = (steps) => [...steps].reverse().find((s) => s.incumbent) ?? steps.at(-1);
 const runLabel = (r) => [r.name, r.state, typeof r.score === "number" ? `score ${score(r.score, 3)}` : "", `${r.steps} step${r.steps === 1 ? "" : "s"}`].filter(Boolean).join(" · ");
 

@@ -6,7 +6,7 @@ import { block, pretty } from "./text.js";
 
 /** The panel. */
 export function rolloutsPanel({ ask }) {
-  let at = { run: "", g: 0 }, sort = "reward", when = "all", rows = [];
+  let at = { run: "", g: 0, steps: [] }, sort = "reward", when = "all", most = 1e-9;
   const top = h("div"), detail = h("aside", { class: "sia-detail", tabindex: "-1", "aria-label": "the chosen rollout", "data-testid": "rollout-detail" });
   const bar = h("div", { class: "sia-bar" },
     labelled("sorted by", select([["reward", "reward"], ["advantage", "advantage"], ["id", "order of sampling"]], sort, (v) => {
@@ -27,7 +27,12 @@ export function rolloutsPanel({ ask }) {
       { label: "from", width: "84px", cell: (r) => chip(r.source ?? "policy", r.source === "mutation" ? "w" : "") },
       { label: "answer", width: "minmax(140px, 1fr)", cell: (r) => String(r.text ?? r.solution ?? "").replace(/\s+/g, " ").slice(0, 300), class: "sia-mono", dir: "auto" },
     ],
-    ask: async (offset, limit) => ({ matched: rows.length, rows: rows.slice(offset, offset + limit) }),
+    async ask(offset, limit) {
+      const answer = await ask({ do: "rollouts", run: at.run, g: at.g, sort, when, offset, limit });
+      if (answer.error) return answer;
+      most = Math.max(most, ...answer.rows.map((r) => Math.abs(r.advantage ?? 0)));
+      return { matched: answer.matched, rows: answer.rows.map((r) => ({ ...r, n: r.id })) };
+    },
     select: (r) => fill(detail, rollout(r)),
     open: () => detail.focus(),
   });
@@ -36,22 +41,24 @@ export function rolloutsPanel({ ask }) {
 
   function advantage(r) {
     if (r.advantage === null || r.advantage === undefined) return "–";
-    const most = Math.max(...rows.map((x) => Math.abs(x.advantage ?? 0)), 1e-9), share = (Math.abs(r.advantage) / most) * 50;
+    const share = (Math.abs(r.advantage) / most) * 50;
     return h("span", { class: "sia-advantage" }, h("i", { class: r.advantage < 0 ? "sia-minus" : "sia-plus", style: {
       width: `${share}%`, left: r.advantage < 0 ? `${50 - share}%` : "50%" } }), h("b", { text: `${r.advantage < 0 ? "−" : "+"}${score(Math.abs(r.advantage), 2)}` }));
   }
   async function draw() {
-    const { run, g } = at;
-    const answer = await ask({ do: "rollouts", run, g, sort, when });
-    if (run !== at.run || g !== at.g) return;
-    if (answer.error) return fill(node, message(answer.error, "error"));
-    if (!answer.rows?.length && !answer.curve?.length && when === "all") {
+    const { run, g, steps } = at;
+    if (steps.find((s) => s.g === g)?.lever !== "W") {
       return fill(node, message("No weight update led to this step, so there are no rollouts. Choose a step with the badge W."));
     }
-    rows = (answer.rows ?? []).map((r, n) => ({ n, ...r }));
-    fill(top, h("div", { class: "sia-top-row" }, summary(answer.result), curve(answer.curve ?? [])));
+    const answer = await ask({ do: "rollouts", run, g, sort, when, offset: 0, limit: 1 });
+    if (run !== at.run || g !== at.g) return;
+    if (answer.error) return fill(node, message(answer.error, "error"));
+    const lost = Object.entries(answer.damaged ?? {}).filter(([, lines]) => lines.length);
+    fill(top, lost.map(([file, lines]) => message(`${file}: damaged and left out: line ${lines.slice(0, 12).join(", ")}`, "warning")),
+      h("div", { class: "sia-top-row" }, summary(answer.result), curve(answer.curve ?? [])));
     fill(node, top, bar, split);
     fill(detail, message("Choose a rollout to read it in full."));
+    most = 1e-9;
     await list.reload();
   }
   return {
@@ -98,7 +105,7 @@ function curve(lines) {
 }
 
 function rollout(r) {
-  const skip = new Set(["text", "solution", "n", "reason"]);
+  const skip = new Set(["text", "solution", "n", "id", "reason"]);
   return [
     h("header", { class: "sia-detail-head" }, h("h3", { text: `Rollout ${r.row ?? r.n} of group ${r.group ?? 0}` }), h("span", { class: "sia-spring" }),
       copyButton(() => JSON.stringify(r, null, 1))),

@@ -28,6 +28,7 @@ export function block(text, { total = 0, more = null, open = false } = {}) {
   const toggle = () => {
     unfolded = !unfolded;
     draw();
+    bar.querySelector("button").focus({ preventScroll: true }); // the button that had the focus is gone
   };
   const next = async () => {
     const answer = await more(whole.length);

@@ -66,7 +66,7 @@ export function trajectoryPanel({ ask, jump, say }) {
     matched.textContent = answer.matched === answer.total ? `${count(answer.total)} events` : `${count(answer.matched)} of ${count(answer.total)} events`;
     clear.hidden = !filtered();
     const lines = answer.damaged ?? [], short = answer.held !== undefined && answer.held < answer.total;
-    fill(damaged, short && message(`This page holds the first ${count(answer.held)} of this step's ${count(answer.total)} events; the run's folder has them all.`, "warning"),
+    fill(damaged, answer.note && message(`This trajectory was ${answer.note}.`, "warning"), short && message(`This page holds the first ${count(answer.held)} of this step's ${count(answer.total)} events; the run's folder has them all.`, "warning"),
       lines.length > 0 && message(
       `${lines.length} damaged line${lines.length === 1 ? "" : "s"} of trajectory.jsonl could not be read and ${lines.length === 1 ? "is" : "are"} left out: ${lines.slice(0, 12).join(", ")}${lines.length > 12 ? " …" : ""}`, "warning"));
   }

@@ -68,23 +68,21 @@ export function embeddedTransport(packed) {
       const parent_source = source(run, to);
       return { ...own, parent_source, parent_g: to, diff: lineDiff(parent_source, own.source) };
     },
-    rollouts({ run, g, sort, when }) {
+    rollouts({ run, g, sort, when, offset = 0, limit = 2000 }) {
       const all = stored("rollouts", run, g);
       if (!all?.rows) return all;
-      const rows = all.rows.filter((r) => !when || when === "all" || r.when === when);
+      const known = all.rows.filter((r) => typeof r.reward === "number"), edge = known.at(when === "after" ? -1 : 0)?.step;
+      const rows = !when || when === "all" ? [...all.rows] : known.filter((r) => r.step === edge);
       if (sort && sort !== "id") rows.sort((a, b) => (b[sort] ?? -Infinity) - (a[sort] ?? -Infinity));
-      return { ...all, rows };
+      return { ...all, matched: rows.length, rows: rows.slice(offset, offset + limit) };
     },
     compare({ left, right }) {
-      const metrics = (side) => (stored("steps", side.run)?.steps ?? []).find((s) => s.g === side.g) ?? {};
-      const [a, b] = [metrics(left), metrics(right)];
-      const names = ["score", "se", "best", "verifier_calls", "tokens", "seconds", "dollars", "events"];
-      const told = stored("compare", left.run, left.g, right.g) ?? {};
+      const turned = left.g > right.g, [a, b] = turned ? [right, left] : [left, right];
+      const told = stored("compare", a.run, a.g, b.g) ?? { metrics: [], instances: [] };
+      const turn = (rows) => (turned ? rows.map((r) => ({ ...r, left: r.right, right: r.left })) : rows);
       return {
-        instances: [],
-        metrics: names.map((name) => ({ name, left: a[name], right: b[name] })),
-        ...told,
-        scaffold: { diff: lineDiff(source(left.run, left.g), source(right.run, right.g)) },
+        metrics: turn(told.metrics ?? []), instances: turn(told.instances ?? []), error: told.error,
+        scaffold: lineDiff(source(left.run, left.g), source(right.run, right.g)),
       };
     },
     events(request) {
