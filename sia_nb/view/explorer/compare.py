@@ -60,7 +60,8 @@ def metrics(run: Run, g: int, log: EventLog | None, whole: bool) -> dict[str, An
     for name in ("verifier_calls", "tokens", "seconds", "dollars"):
         out[name.replace("_", " ")] = row[name]
     counts = m.get("counts") if isinstance(m.get("counts"), dict) else {}
-    out |= {name.replace("_", " "): number(value) for name, value in counts.items() if name != "failures"}
+    named = {"valid": "valid verdicts"}
+    out |= {named.get(name, name.replace("_", " ")): number(n) for name, n in counts.items() if name != "failures"}
     failures = counts.get("failures") if isinstance(counts.get("failures"), dict) else {}
     out |= {f"failure: {word}": number(n) for word, n in failures.items()}
     result = table(run.step(g) / "weights" / "result.json")

@@ -34,7 +34,8 @@ def open_run(folder: Path) -> Run:
     """
     if not folder.is_dir():
         raise StoreError(f"run: {folder} does not exist; was it moved or deleted? Choose another run.")
-    table(folder / "run.json")
+    if not isinstance(table(folder / "run.json").get("config", {}), dict):
+        raise StoreError(f"{folder / 'run.json'} holds no valid config: expected an object. Restore the file.")
     return Run(folder)
 
 

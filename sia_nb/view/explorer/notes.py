@@ -28,7 +28,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
         StoreError: the file is damaged, or another version wrote it.
     """
     path = path_of(folder)
-    found = table(path)
+    try:
+        found = table(path)
+    except StoreError:
+        raise StoreError(f"notes: {path} is damaged: it holds no JSON object. Mend it, or move it away to begin anew.") from None
     if found and found.get("format") != FORMAT:
         raise StoreError(f"{path}: format {found.get('format')!r}, expected {FORMAT}; another version wrote it, move it away")
     notes = found.get("notes")
