@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     p = command("report", _report, "Write one HTML file of a run that needs nothing else: a report with the explorer in it.")
     p.add_argument("run", help="a run folder or its name")
     p.add_argument("--out", default="", metavar="FILE", help="where to (default: results/reports/<run>.html)")
-    p.add_argument("--events", type=int, default=5000, metavar="N", help="events of its trajectories to take along (default 5000)")
+    p.add_argument(
+        "--events", type=int, default=5000, metavar="N", help="events of its trajectories to take along (default 5000)"
+    )
     p = command(
         "transfer", _transfer, "Train on a task's instances, and try the policy on held-out ones with few verifier calls."
     )

@@ -17,6 +17,7 @@ from told_run import CHINESE, SCRIPT, told_run
 from sia_nb.cli import main
 from sia_nb.config import make_config
 from sia_nb.errors import ConfigError, StoreError
+from sia_nb.notebooks import execute
 from sia_nb.store import Run
 from sia_nb.view import collect
 from sia_nb.view.explorer import assets, page
@@ -92,11 +93,22 @@ def test_the_page_holds_every_part_of_the_run(results):
     for g in (1, 2, 3):
         assert {f"{what}/told/{g}" for what in ("decision", "scaffold", "events", "rollouts")} <= set(answers)
         assert sum(key.startswith(f"event/told/{g}/") for key in answers) == 12
-    for said in ("0.7000", "rolled back", "No answer could be read: &lt;i&gt;structure&lt;/i&gt; it.", "made by hand &lt;b&gt;for tests"):
+    for said in (
+        "0.7000",
+        "rolled back",
+        "No answer could be read: &lt;i&gt;structure&lt;/i&gt; it.",
+        "made by hand &lt;b&gt;for tests",
+    ):
         assert said in text
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=90), lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=5), x, max_size=4), max_leaves=12))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=90),
+        lambda x: st.lists(x, max_size=4) | st.dictionaries(st.text(max_size=5), x, max_size=4),
+        max_leaves=12,
+    )
+)
 def test_packing_loses_nothing(value):
     pool = {}
     packed = page._packed(value, pool)
@@ -254,3 +266,14 @@ def test_the_static_copy_is_a_page_in_a_frame_that_cannot_reach_the_notebook(res
     packed = data_of(Read(html.unescape(inner)))
     assert [s["g"] for s in packed["answers"]["steps/told"]["steps"]] == [1, 2, 3]
     assert widget_of().static_copy() == ""  # no run, nothing to copy
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_the_explorer_and_its_copy_and_writes_the_report(results):
+    told_run(results / "runs")
+    copy = results / "executed.ipynb"
+    execute("explore_trajectories", {"runs": ["told"], "step": 3, "tab": "rollouts", "report": "told"}, copy, timeout=120)
+    outputs = [o for c in json.loads(copy.read_text())["cells"] for o in c.get("outputs", [])]
+    data = [o["data"] for o in outputs if o["output_type"] == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in data[0] and "srcdoc=" in "".join(data[1]["text/html"])
+    assert (results / "reports" / "told.html").exists() and not any(o["output_type"] == "error" for o in outputs)

@@ -36,7 +36,14 @@ def told_run(folder, *, name="told", finished=True, seed=0):
     ledger = [{"phase": phase, "step": g, "what": "phase", **spent} for g in SCORES for phase in ("run", "decision")]
     (run.path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ledger))
     if finished:
-        arm = lambda dev, test: {"solution": '{"x":1}', "solution_id": "s", "dev": dev, "test": {"top1": test}, "verifier_calls": 8, "tokens": 9}
+        arm = lambda dev, test: {
+            "solution": '{"x":1}',
+            "solution_id": "s",
+            "dev": dev,
+            "test": {"top1": test},
+            "verifier_calls": 8,
+            "tokens": 9,
+        }
         report = {"task": "lawbench", "seed": seed, "metric": "top1", "arms": {"baseline": arm(0.25, 0.2), "W+H": arm(0.75, 0.7)}}
         write_json(run.path / "report.json", report)
     return run
@@ -44,16 +51,37 @@ def told_run(folder, *, name="told", finished=True, seed=0):
 
 def _decision(action, rationale, evidence, algorithm=None):
     hyper = {"learning_rate": 1e-4} if algorithm else {}
-    return {"action": action, "rationale": rationale, "evidence": evidence, "algorithm": algorithm, "hyperparameters": hyper, "rule": "a_rule"}
+    return {
+        "action": action,
+        "rationale": rationale,
+        "evidence": evidence,
+        "algorithm": algorithm,
+        "hyperparameters": hyper,
+        "rule": "a_rule",
+    }
 
 
 def _step(run, g, action, parent, source, *, accepted, algorithm="", edits=()):
     folder = run.step(g)
     (folder / "scaffold").mkdir(parents=True)
     (folder / "scaffold" / "agent.py").write_text(source)
-    write_json(folder / "origin.json", {"action": action, "parent": parent, "edits": list(edits), "author": "playbook", "weights": 0, "algorithm": algorithm})
-    metrics = {"step": g, "score": SCORES[g], "noise": 0.01, "valid": True, "accepted": accepted, "incumbent": min(g, 2), "note": "", "solutions": []}
-    write_json(folder / "metrics.json", metrics | {"solution": '{"x":1}', "used": {"verifier_calls": 8, "tokens": 100, "seconds": 2.5}})
+    write_json(
+        folder / "origin.json",
+        {"action": action, "parent": parent, "edits": list(edits), "author": "playbook", "weights": 0, "algorithm": algorithm},
+    )
+    metrics = {
+        "step": g,
+        "score": SCORES[g],
+        "noise": 0.01,
+        "valid": True,
+        "accepted": accepted,
+        "incumbent": min(g, 2),
+        "note": "",
+        "solutions": [],
+    }
+    write_json(
+        folder / "metrics.json", metrics | {"solution": '{"x":1}', "used": {"verifier_calls": 8, "tokens": 100, "seconds": 2.5}}
+    )
     lines = [json.dumps(e, ensure_ascii=False, separators=(",", ":")) for e in events(g)]
     (folder / "trajectory.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(folder / "run.done.json", {"phase": "run", "files": {}})

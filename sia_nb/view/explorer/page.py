@@ -203,7 +203,9 @@ def _figures(run: Run, report: dict[str, Any] | None) -> list[dict[str, Any]]:
             out.append({"title": title, "error": str(error), "columns": [], "rows": []})
             continue
         used = [c for c in columns if any(r.get(c, "") not in ("", None) for r in rows)]
-        out.append({"title": title, "file": f"{run.path.name}_{short}.csv", "columns": used, "rows": rows, "csv": _csv(used, rows)})
+        out.append(
+            {"title": title, "file": f"{run.path.name}_{short}.csv", "columns": used, "rows": rows, "csv": _csv(used, rows)}
+        )
     return out
 
 

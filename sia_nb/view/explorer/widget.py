@@ -56,7 +56,9 @@ class ExplorerWidget(anywidget.AnyWidget):
             return ""
         name = self.run.path.name
         inner = frame(self.run, events=COPY_EVENTS, first={k: v for k, v in self.first.items() if k != "run"})
-        said = f"A copy of {name} for where no kernel is, as in exported HTML; it holds the first {COPY_EVENTS} events of the run."
+        said = (
+            f"A copy of {name} for where no kernel is, as in exported HTML; it holds the first {COPY_EVENTS} events of the run."
+        )
         return f"<details open data-sia-static='{self.copy_id}'><summary>{html.escape(said)}</summary>{self._table(name)}{inner}</details>"
 
     def _table(self, name: str) -> str:

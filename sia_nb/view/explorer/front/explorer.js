@@ -187,7 +187,7 @@ function summary(run, steps, report) {
   const top = done.map((s) => s.best).filter((b) => typeof b === "number").at(-1);
   const sealed = Object.entries(report?.arms ?? {}).map(([arm, r]) => fact(`sealed test, ${arm}`, score(r.test?.[report.metric]), report.metric));
   return [
-    fact("steps", String(done.length), `H ${kept(pulled("H"))} of ${pulled("H").length} kept · W ${kept(pulled("W"))} of ${pulled("W").length} kept`),
+    fact("steps", String(done.length), ["H", "W"].filter((l) => pulled(l).length).map((l) => `${l} ${kept(pulled(l))} of ${pulled(l).length} kept`).join(" · ")),
     top !== undefined && fact("best on dev", score(top)), sealed,
     fact("spent", `${count(sum("verifier_calls"))} verifier calls`, `${count(sum("tokens"))} tokens · ${duration(sum("seconds"))} · ${dollars(sum("dollars"))}`),
     run.arm && fact("setting", `${run.arm} · seed ${run.seed}`, run.agent ?? ""),

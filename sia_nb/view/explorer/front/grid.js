@@ -10,12 +10,12 @@ const KEPT = 40; // windows that are kept
 /**
  * A virtual table.
  *
- * columns: [{name, label, width (CSS), align, cell(row) -> string | Node}]
+ * columns: [{label, width (CSS), align, cell(row) -> string | Node, sort, wide}]; `wide` ones are left out of a narrow table
  * ask(offset, limit) -> Promise<{matched, rows} | {error}>
  * select(row, number): a row was chosen; open(row): Enter or a double click
  */
 export function grid({ columns, ask, select, open = () => {}, label, testid, sort = null, empty = "No row matches." }) {
-  const template = columns.map((c) => c.width).join(" ");
+  const template = (chosen) => chosen.map((c) => c.width).join(" ");
   const sky = h("div", { class: "sia-grid-sky" });
   const body = h("div", { class: "sia-grid-body", role: "rowgroup" });
   const note = h("div", { class: "sia-grid-note" });
@@ -23,15 +23,16 @@ export function grid({ columns, ask, select, open = () => {}, label, testid, sor
     class: "sia-grid-scroll", tabindex: "0", role: "grid", "aria-label": label, "aria-colcount": columns.length, "data-testid": testid,
   }, sky, body);
   const heads = columns.map((c) => head(c));
-  const node = h("div", { class: "sia-grid" },
-    h("div", { class: "sia-grid-head", style: { gridTemplateColumns: template } }, heads), scroller, note);
+  const node = h("div", { class: "sia-grid" }, h("div", { class: "sia-grid-head" }, heads), scroller, note);
+  node.style.setProperty("--wide", template(columns));
+  node.style.setProperty("--narrow", template(columns.filter((c) => !c.wide)));
   let total = 0, at = -1, windows = new Map(), asked = new Map(), version = 0, order = { field: sort?.field ?? "", down: false };
   const id = `sia-grid-${Math.random().toString(36).slice(2, 8)}`;
 
   function head(c) {
-    if (!c.sort) return h("span", { class: `sia-${c.align ?? "left"}`, text: c.label });
+    if (!c.sort) return h("span", { class: looks(c), text: c.label });
     return h("button", {
-      class: `sia-sort sia-${c.align ?? "left"}`, type: "button", title: `Sort by ${c.label}`,
+      class: `sia-sort ${looks(c)}`, type: "button", title: `Sort by ${c.label}`,
       onclick: () => {
         order = order.field !== c.sort ? { field: c.sort, down: c.down ?? false } : { field: c.sort, down: !order.down };
         arrows();
@@ -90,19 +91,19 @@ export function grid({ columns, ask, select, open = () => {}, label, testid, sor
   }
   function line(i) {
     const r = row(i);
-    const cells = r ? columns.map((c) => cell(c, r)) : columns.map(() => h("span", { class: "sia-waiting", role: "gridcell" }));
+    const cells = r ? columns.map((c) => cell(c, r)) : columns.map((c) => h("span", { class: `sia-waiting ${looks(c)}`, role: "gridcell" }));
     const kind = r?.kind ? `sia-kind-${r.kind}` : "";
     return h("div", {
       class: `sia-row ${i % 2 ? "sia-odd" : ""} ${kind} ${i === at ? "sia-selected" : ""}`, role: "row", id: `${id}-${i}`, "aria-rowindex": i + 1,
-      "aria-selected": String(i === at), style: { gridTemplateColumns: template, height: `${ROW}px` }, "data-testid": r ? `row-${r.n}` : null,
+      "aria-selected": String(i === at), style: { height: `${ROW}px` }, "data-testid": r ? `row-${r.n}` : null,
       onclick: () => go(i), ondblclick: () => r && open(r),
     }, cells);
   }
   function cell(c, r) {
     const value = c.cell(r);
     return value instanceof Node
-      ? h("span", { class: `sia-${c.align ?? "left"}`, role: "gridcell" }, value)
-      : h("span", { class: `sia-${c.align ?? "left"} ${c.class ?? ""}`, role: "gridcell", dir: c.dir, text: value });
+      ? h("span", { class: looks(c), role: "gridcell" }, value)
+      : h("span", { class: `${looks(c)} ${c.class ?? ""}`, role: "gridcell", dir: c.dir, text: value });
   }
 
   function reveal(i) {
@@ -178,3 +179,5 @@ export function grid({ columns, ask, select, open = () => {}, label, testid, sor
     },
   };
 }
+
+const looks = (c) => `sia-${c.align ?? "left"}${c.wide ? " sia-wide-only" : ""}`;

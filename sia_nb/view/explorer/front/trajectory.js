@@ -40,12 +40,12 @@ export function trajectoryPanel({ ask, jump, say }) {
     label: "events", testid: "table", empty: "No event matches these filters.",
     sort: { field: "id", change: () => reload() },
     columns: [
-      { label: "#", width: "64px", align: "right", sort: "id", cell: (r) => String(r.id), class: "sia-mono sia-quiet" },
-      { label: "time", width: "74px", align: "right", sort: "seconds", cell: (r) => `${(r.seconds ?? 0).toFixed(2)} s`, class: "sia-mono sia-quiet" },
-      { label: "kind", width: "92px", cell: (r) => h("span", { class: `sia-chip sia-kind-${r.kind}`, text: r.kind }) },
+      { label: "#", width: "52px", align: "right", sort: "id", cell: (r) => String(r.id), class: "sia-mono sia-quiet" },
+      { label: "time", width: "74px", align: "right", wide: true, sort: "seconds", cell: (r) => `${(r.seconds ?? 0).toFixed(2)} s`, class: "sia-mono sia-quiet" },
+      { label: "kind", width: "84px", cell: (r) => h("span", { class: `sia-chip sia-kind-${r.kind}`, text: r.kind }) },
       { label: "what", width: "minmax(120px, 1fr)", cell: (r) => r.summary ?? "", dir: "auto" },
       { label: "reward", width: "84px", align: "right", sort: "reward", down: true, cell: rewardCell },
-      { label: "tokens", width: "66px", align: "right", sort: "tokens", down: true, cell: (r) => (r.tokens === null || r.tokens === undefined ? "" : count(r.tokens)), class: "sia-mono sia-quiet" },
+      { label: "tokens", width: "66px", align: "right", wide: true, sort: "tokens", down: true, cell: (r) => (r.tokens === null || r.tokens === undefined ? "" : count(r.tokens)), class: "sia-mono sia-quiet" },
     ],
     async ask(offset, limit) {
       const answer = await ask({ do: "events", run: at.run, g: at.g, ...filters(), offset, limit });
@@ -127,7 +127,7 @@ export function trajectoryPanel({ ask, jump, say }) {
 }
 
 function rewardCell(r) {
-  if (r.reward === null || r.reward === undefined) return r.failure ? h("span", { class: "sia-chip sia-bad", text: r.failure, title: r.failure }) : "";
+  if (r.reward === null || r.reward === undefined) return r.failure ? h("span", { class: "sia-chip sia-bad", text: r.failure.replaceAll("_", " "), title: r.failure }) : "";
   const share = Math.max(0, Math.min(1, r.reward));
   return h("span", { class: `sia-reward ${r.valid === false ? "sia-invalid" : ""}`, title: r.failure || `reward ${score(r.reward)}` },
     h("i", { style: { width: `${share * 100}%` } }), h("b", { text: r.valid === false ? (r.failure || "invalid") : score(r.reward) }));
