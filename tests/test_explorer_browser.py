@@ -9,7 +9,7 @@ from told_run import CHINESE, HEBREW, SCRIPT, told_run
 
 from sia_nb.config import make_config
 from sia_nb.store import Run
-from sia_nb.view.explorer import assets
+from sia_nb.view.explorer import assets, describe, model
 from sia_nb.view.explorer.model import Explorer
 from sia_nb.view.explorer.page import page as write_page
 
@@ -292,17 +292,19 @@ def test_runs_that_are_gone_damaged_or_empty_are_said_to_be_so(asking, tmp_path)
     sync_api.expect(page.get_by_test_id("matched")).to_have_text("11 events")
 
 
-def test_a_huge_text_is_cut_and_can_be_read_on(asking, tmp_path):
+def test_a_huge_text_is_cut_and_can_be_read_on(asking, tmp_path, monkeypatch):
+    for module in (describe, model):
+        monkeypatch.setattr(module, "TEXT", 2_000)  # of 200,000, so that a slow machine draws it in time
     run = told_run(tmp_path)
     path = run.step(2) / "trajectory.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
     event = json.loads(lines[2])
-    event["data"]["text"] = "<b>" + "word " * 90_000 + "the end"
+    event["data"]["text"] = "<b>" + "word " * 1_000 + "the end"
     path.write_text("\n".join([*lines[:2], json.dumps(event), *lines[3:]]) + "\n", encoding="utf-8")
     page = asking(run.path, tab="trajectory")
     page.get_by_test_id("row-2").click()
     detail = page.get_by_test_id("detail")
-    detail.get_by_text("Show all 1 lines, 450 010 characters").first.click()
+    detail.get_by_text("Show all 1 lines, 5 010 characters").first.click()
     for _ in range(2):
         assert "the end" not in detail.locator("section pre").last.inner_text()
         detail.get_by_text("Load more").click()

@@ -14,7 +14,7 @@ const KEPT = 40; // windows that are kept
  * ask(offset, limit) -> Promise<{matched, rows} | {error}>
  * select(row, number): a row was chosen; open(row): Enter or a double click
  */
-export function grid({ columns, ask, select, open = () => {}, label, testid, sort = null, empty = "No row matches." }) {
+export function grid({ columns, ask, select, open = () => {}, label, testid, sort = null, empty }) {
   const template = (chosen) => chosen.map((c) => c.width).join(" ");
   const sky = h("div", { class: "sia-grid-sky" });
   const body = h("div", { class: "sia-grid-body", role: "rowgroup" });
@@ -76,7 +76,7 @@ export function grid({ columns, ask, select, open = () => {}, label, testid, sor
     total = n;
     sky.style.height = `${height()}px`;
     scroller.setAttribute("aria-rowcount", n);
-    fill(note, n === 0 && message(empty));
+    fill(note, n === 0 && message(empty()));
   }
 
   function draw() {

@@ -18,7 +18,7 @@ export function rolloutsPanel({ ask }) {
       draw();
     }, { "data-testid": "rollout-when" })));
   const list = grid({
-    label: "rollouts", testid: "rollouts", empty: "No rollout is kept here.",
+    label: "rollouts", testid: "rollouts", empty: () => "No rollout is kept here.",
     columns: [
       { label: "step", width: "48px", align: "right", cell: (r) => String(r.step ?? ""), class: "sia-mono sia-quiet" },
       { label: "reward", width: "90px", align: "right", cell: (r) => (r.reward === null || r.reward === undefined ? "–" : h("span", { class: "sia-reward" },

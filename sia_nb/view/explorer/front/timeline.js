@@ -140,9 +140,15 @@ function step(s, i, { x, y, gap, chosen, share, cost, choose }) {
   node.append(svg("rect", { class: "sia-badge", x: x - 15, y: BADGES - 12, width: 30, height: 22, rx: 7 }));
   node.append(svg("text", { class: "sia-badge-text", x, y: BADGES + 4, "text-anchor": "middle", text: LETTER[s.lever] ?? s.lever }));
   if (s.rolled_back) node.append(svg("text", { class: "sia-undo", x: x + 19, y: BADGES + 4, text: "↩" }));
-  node.append(svg("text", { class: "sia-name", x, y: BADGES + 25, "text-anchor": "middle", text: [gap > 100 || !s.algorithm ? `step ${s.g}` : s.g, s.algorithm].filter(Boolean).join(" · ") }));
+  node.append(svg("text", { class: "sia-name", x, y: BADGES + 25, "text-anchor": "middle", text: named(s, gap) }));
   const height = share > 0 ? Math.max(2, share * 20) : 0;
   node.append(svg("rect", { class: "sia-cost", x: x - Math.min(gap / 4, 22), y: COST - height, width: Math.min(gap / 2, 44), height, rx: 2 }));
   node.append(svg("text", { class: "sia-cost-text", x: x + Math.min(gap / 4, 22) + 4, y: COST - 2, text: gap > 92 ? cost : "" }));
   return node;
+}
+
+/** A step's name, as much of it as there is room for. */
+function named(s, gap) {
+  const names = s.algorithm ? [`step ${s.g} · ${s.algorithm}`, `${s.g} · ${s.algorithm}`, `step ${s.g}`] : [`step ${s.g}`];
+  return names.find((name) => name.length * 6.4 < gap) ?? String(s.g);
 }

@@ -37,7 +37,7 @@ export function trajectoryPanel({ ask, jump, say }) {
 
   const detail = detailPane({ ask, jump, say, leave: () => table.focus() });
   const table = grid({
-    label: "events", testid: "table", empty: "No event matches these filters.",
+    label: "events", testid: "table", empty: () => (last.total ? "No event matches these filters." : "No event has been recorded yet."),
     sort: { field: "id", change: () => reload() },
     columns: [
       { label: "#", width: "52px", align: "right", sort: "id", cell: (r) => String(r.id), class: "sia-mono sia-quiet" },
