@@ -4,6 +4,7 @@ import { chip, fill, h, labelled, message, options, plain, score, select, table 
 import { diffView } from "./lines.js";
 import { block } from "./text.js";
 
+const ANSWER = "answer"; // of the metrics, the one that is a text
 const WHOLE = "whole"; // in place of a step: the run, by its incumbent
 
 /** The panel; `runs()` gives the names of the runs there are. */
@@ -53,6 +54,7 @@ export function comparePanel({ ask, runs }) {
     fill(body,
       h("div", { class: "sia-columns" },
         h("section", { class: "sia-card" }, h("h3", { text: "Numbers" }), numbers(answer.metrics ?? [], name(left), name(right))),
+        answers(answer.metrics ?? [], name(left), name(right)),
         answer.instances?.length ? h("section", { class: "sia-card" }, h("h3", { text: "Instances" }), instances(answer.instances, name(left), name(right))) : null),
       h("section", { class: "sia-card" }, h("h3", { text: "Scaffolds" }), diffView(answer.scaffold ?? [], name(left), name(right))));
   }
@@ -69,12 +71,34 @@ export function comparePanel({ ask, runs }) {
 }
 
 function numbers(metrics, left, right) {
-  const show = (m, v) => (typeof v === "string" && v.length > 60 ? block(v) : typeof v === "number" && !Number.isInteger(v) ? fine(m, v) : plain(v));
-  const rows = metrics.map((m) => {
+  const show = (m, v) => (typeof v === "number" && !Number.isInteger(v) ? fine(m, v) : plain(v));
+  const rows = metrics.filter((m) => m.name !== ANSWER).map((m) => {
     const both = typeof m.left === "number" && typeof m.right === "number" && m.name !== "step";
     return [m.name, show(m, m.left), show(m, m.right), both ? change(m) : ""];
   });
   return table(["", left, right, "change"], rows, new Set([1, 2, 3]));
+}
+
+/** The two answers field by field where both are specs, the fields that differ set off; else one after the other. */
+function answers(metrics, left, right) {
+  const found = metrics.find((m) => m.name === ANSWER);
+  if (!found || !(found.left || found.right)) return null;
+  const [a, b] = [found.left, found.right].map(spec), card = (...children) => h("section", { class: "sia-card" }, h("h3", { text: "Answers" }), children);
+  if (!a || !b) return card([[left, found.left], [right, found.right]].map(([name, text]) => [h("h4", { text: name }), block(text ?? "–")]));
+  const cell = (side, key, differs) => h("span", { class: differs ? "sia-differs" : "sia-quiet", dir: "auto", text: key in side ? plain(side[key]) : "–" });
+  return card(table(["field", left, right], [...new Set([...Object.keys(a), ...Object.keys(b)])].map((key) => {
+    const differs = JSON.stringify(a[key]) !== JSON.stringify(b[key]);
+    return [key, cell(a, key, differs), cell(b, key, differs)];
+  })));
+}
+
+function spec(text) {
+  try {
+    const value = JSON.parse(text);
+    return value && typeof value === "object" && !Array.isArray(value) ? value : null;
+  } catch {
+    return null; // a program
+  }
 }
 
 const fine = (m, v) => (/^seconds/.test(m.name) ? v.toFixed(1) : score(v));

@@ -4,6 +4,8 @@ import { chip, copyButton, fill, h, labelled, message, plain, score, select, svg
 import { grid } from "./grid.js";
 import { block, pretty } from "./text.js";
 
+const MIDDLE = 28; // percent of the cell at which an advantage of 0 stands; its number is to the right
+
 /** The panel. */
 export function rolloutsPanel({ ask }) {
   let at = { run: "", g: 0, steps: [] }, sort = "reward", when = "all", most = 1e-9;
@@ -41,9 +43,9 @@ export function rolloutsPanel({ ask }) {
 
   function advantage(r) {
     if (r.advantage === null || r.advantage === undefined) return "–";
-    const share = (Math.abs(r.advantage) / most) * 50;
+    const share = (Math.abs(r.advantage) / most) * MIDDLE;
     return h("span", { class: "sia-advantage" }, h("i", { class: r.advantage < 0 ? "sia-minus" : "sia-plus", style: {
-      width: `${share}%`, left: r.advantage < 0 ? `${50 - share}%` : "50%" } }), h("b", { text: `${r.advantage < 0 ? "−" : "+"}${score(Math.abs(r.advantage), 2)}` }));
+      width: `${share}%`, left: `${r.advantage < 0 ? MIDDLE - share : MIDDLE}%` } }), h("b", { text: `${r.advantage < 0 ? "−" : "+"}${score(Math.abs(r.advantage), 2)}` }));
   }
   async function draw() {
     const { run, g, steps } = at;
