@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,16 @@ def test_what_belongs_together(tmp_path):
     assert {n: log.linked(n) for n in range(9)} == expected
     assert log.row_of(16) == 6 and log.row_of(3) is None
     assert f"{text_number(prose):016x}" == text_sha(prose)
+
+
+def test_one_solution_evaluated_over_and_over(tmp_path):
+    lines = []
+    for n in range(0, 20_000, 2):
+        lines += [event(n, "evaluate", solution="same"), event(n + 1, "verdict", evaluate=n, score=0.5, valid=True)]
+    log = EventLog(write(tmp_path / "t.jsonl", *lines))
+    start = time.process_time()
+    assert log.linked(10) == [n for n in range(20_000) if n != 10]
+    assert time.process_time() - start < 1  # not a pass over the log for each of them
 
 
 # -- following -------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ MISSING = {"reward": np.nan, "valid": -1, "failed": False, "failure": 0, "tokens
 SPENT = ("verifier_calls", "tokens")  # a budget that ran out as planned is no failure
 MOST_WORDS = 60_000
 _HEAD, _DATA = b'{"id":', b',"data":{'
+NO_EVENT = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading a line that holds none raises
 _INT64 = 2**63 - 1
 _scan = json.JSONDecoder().scan_once  # json.loads without its overhead of a microsecond a line
 
@@ -91,7 +92,9 @@ class Table:
         lines = block.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        kept, ids, kinds, seconds, datas = [], [], [], [], []
+        kept, ids, kinds, seconds, begins = [], [], [], [], []
+        filled: dict[str, tuple[list[int], list[tuple]]] = {kind: ([], []) for kind in FILLS}
+        instances = []
         for n, raw_line in enumerate(lines):
             line = raw_line.decode("utf-8", "replace")
             try:
@@ -100,24 +103,32 @@ class Table:
                 usual = type(number) is int and type(kind) is str and type(time) is float and type(data) is dict
                 if end != len(line) or not usual or not 0 <= number <= _INT64:
                     number, kind, time, data = parse(line)
-            except (StopIteration, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            except (StopIteration, *NO_EVENT):
                 try:
                     number, kind, time, data = parse(line)
-                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                except NO_EVENT:
                     self.damaged.append(self.lines + n + 1)
                     continue
+            if kind in filled:  # nothing of an event is kept but these numbers: objects that live on cost more than their making
+                where, rows = filled[kind]
+                where.append(len(ids))
+                rows.append(FILLS[kind][0](data))
+            if "instance" in data:
+                instances.append((len(ids), kind == "start", data["instance"]))
             kept.append(n)
             ids.append(number)
             kinds.append(kind)
             seconds.append(time)
-            datas.append(data)
+            begins.append(raw_line.find(_DATA))
         self.lines += len(lines)
         if kept:
             length = np.array([len(line) for line in lines], np.int64)
             start = np.cumsum(length + 1) - length - 1
             columns = {"start": offset + start[kept], "length": length[kept], "id": ids, "seconds": seconds}
-            columns["data"] = _data_offsets(block, [lines[n] for n in kept], start[kept], length[kept])
-            self._extend(columns | self._numbers(kinds, datas))
+            columns["data"] = _data_offsets(block, lines, kept, np.array(begins, np.int32), start[kept], length[kept])
+            columns["kind"] = [self._code_for("kind", kind) for kind in kinds]
+            columns["instance"] = self._instances(len(ids), instances)
+            self._extend(columns | self._fill(len(ids), filled))
 
     def _extend(self, columns: dict[str, Any]) -> None:
         need, have = self.size + len(columns["id"]), len(self._arrays["id"])
@@ -130,57 +141,23 @@ class Table:
             self._arrays[name][self.size : need] = columns[name]
         self.size = need
 
-    def _numbers(self, kinds: list[str], datas: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """The columns that come from the kinds and data of events."""
-        out = {name: np.full(len(kinds), value, COLUMNS[name]) for name, value in MISSING.items()}
-        out["kind"] = np.array([self._code_for("kind", kind) for kind in kinds], COLUMNS["kind"])
-        for kind in set(kinds):
-            where = np.flatnonzero(out["kind"] == self._code_for("kind", kind))
-            chosen = [datas[n] for n in where.tolist()]
-            for name, values in self._of_kind(kind, chosen).items():
-                out[name][where] = values
-        out["instance"] = self._instances(kinds, datas)
+    def _fill(self, size: int, filled: dict[str, tuple[list[int], list[tuple]]]) -> dict[str, np.ndarray]:
+        """The columns that not every kind of event has."""
+        out = {name: np.full(size, value, COLUMNS[name]) for name, value in MISSING.items()}
+        for kind, (where, rows) in filled.items():
+            if where:
+                for name, values in zip(FILLS[kind][1], zip(*rows, strict=True), strict=True):
+                    if name == "failure":
+                        values = [self._code_for("failure", word) for word in values]
+                    out[name][where] = values
         return out
 
-    def _of_kind(self, kind: str, datas: list[dict[str, Any]]) -> dict[str, list]:
-        """The columns that events of one kind fill."""
-        each = lambda convert, key: [convert(d.get(key)) for d in datas]
-        if kind == "response":
-            return {"tokens": each(_integer, "tokens"), "ref": each(_integer, "sample"), "text": each(text_number, "text")}
-        if kind == "extract":
-            valid = each(bool, "ok")
-            out = {"valid": valid, "text": each(_hex, "text_sha"), "answer": each(_hash, "solution")}
-            return out | self._failures(["" if ok else "not_extracted" for ok in valid])
-        if kind == "evaluate":
-            return {"answer": each(_hash, "solution")}
-        if kind == "verdict":
-            valid = each(bool, "valid")
-            out = {"valid": valid, "reward": each(_real, "score"), "ref": each(_integer, "evaluate")}
-            return out | self._failures(
-                ["" if ok else str(d.get("failure") or "invalid") for ok, d in zip(valid, datas, strict=True)]
-            )
-        if kind == "submit":
-            return {"reward": each(_real, "score"), "answer": each(_hash, "solution")}
-        if kind == "limit":
-            words = [str(d.get("what") or "limit") for d in datas]
-            return self._failures(words) | {"failed": [word not in SPENT for word in words]}
-        if kind == "error":
-            return self._failures(["error"] * len(datas))
-        if kind == "end":
-            reasons = [str(d.get("reason", "returned")) for d in datas]
-            return self._failures(["" if reason == "returned" else reason for reason in reasons])
-        return {}
-
-    def _failures(self, words: list[str]) -> dict[str, list]:
-        return {"failed": [word != "" for word in words], "failure": [self._code_for("failure", word) for word in words]}
-
-    def _instances(self, kinds: list[str], datas: list[dict[str, Any]]) -> np.ndarray:
-        """An event's own instance, else the one that the execution's start names."""
-        out = np.full(len(kinds), self._instance, COLUMNS["instance"])
-        for n in [n for n, data in enumerate(datas) if "instance" in data]:
-            named = datas[n]["instance"]
-            code = self._code_for("instance", named) if isinstance(named, str) else 0
-            if kinds[n] == "start":
+    def _instances(self, size: int, named: list[tuple[int, bool, Any]]) -> np.ndarray:
+        """An event's own instance, else the one that the execution's start names. ``named``: (place, whether a start, name)."""
+        out = np.full(size, self._instance, COLUMNS["instance"])
+        for n, starts, name in named:
+            code = self._code_for("instance", name) if isinstance(name, str) else 0
+            if starts:
                 self._instance = code
                 out[n:] = code
             elif code:
@@ -188,16 +165,20 @@ class Table:
         return out
 
 
-def _data_offsets(block: bytes, lines: list[bytes], start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Where the data begin in each line that is written as the gateway writes it; -1 in any other."""
-    found = np.array([line.find(_DATA) for line in lines], np.int32)  # no text holds it: its quotes would be escaped
+def _data_offsets(
+    block: bytes, lines: list[bytes], kept: list[int], found: np.ndarray, start: np.ndarray, length: np.ndarray
+) -> np.ndarray:
+    """Where the data begin in each kept line that is written as the gateway writes it; -1 in any other.
+
+    ``found`` is where ``_DATA`` first stands in it; no text of an event holds that, as its quotes would be escaped.
+    """
     raw = np.frombuffer(block, np.uint8)
     usual = (found > 0) & (length > len(_HEAD) + 2)
     for n, byte in enumerate(_HEAD):
         usual &= raw[start + np.minimum(n, length - 1)] == byte
     usual &= (raw[start + length - 1] == ord("}")) & (raw[start + length - 2] == ord("}"))
     if b"\\u" in block or b"\\/" in block:  # letters in a form that the gateway does not write
-        usual &= [not (b"\\u" in line or b"\\/" in line) for line in lines]
+        usual &= [not (b"\\u" in lines[n] or b"\\/" in lines[n]) for n in kept]
     return np.where(usual, found + len(_DATA) - 1, -1)
 
 
@@ -218,3 +199,52 @@ def _hex(value: Any) -> int:
         return int(value, 16) if isinstance(value, str) and len(value) == 16 else 0
     except ValueError:
         return 0
+
+
+def _response(data: dict[str, Any]) -> tuple:
+    return _integer(data.get("tokens")), _integer(data.get("sample")), text_number(data.get("text"))
+
+
+def _extract(data: dict[str, Any]) -> tuple:
+    ok = bool(data.get("ok"))
+    return ok, not ok, "" if ok else "not_extracted", _hex(data.get("text_sha")), _hash(data.get("solution"))
+
+
+def _evaluate(data: dict[str, Any]) -> tuple:
+    return (_hash(data.get("solution")),)
+
+
+def _verdict(data: dict[str, Any]) -> tuple:
+    ok = bool(data.get("valid"))
+    failure = "" if ok else str(data.get("failure") or "invalid")
+    return ok, not ok, failure, _real(data.get("score")), _integer(data.get("evaluate"))
+
+
+def _submit(data: dict[str, Any]) -> tuple:
+    return _real(data.get("score")), _hash(data.get("solution"))
+
+
+def _limit(data: dict[str, Any]) -> tuple:
+    what = str(data.get("what") or "limit")
+    return what not in SPENT, what
+
+
+def _error(data: dict[str, Any]) -> tuple:
+    return True, "error"
+
+
+def _end(data: dict[str, Any]) -> tuple:
+    reason = str(data.get("reason", "returned"))
+    return (False, "") if reason in ("returned", "") else (True, reason)
+
+
+FILLS = {  # kind → its numbers, and the columns that they go into
+    "response": (_response, ("tokens", "ref", "text")),
+    "extract": (_extract, ("valid", "failed", "failure", "text", "answer")),
+    "evaluate": (_evaluate, ("answer",)),
+    "verdict": (_verdict, ("valid", "failed", "failure", "reward", "ref")),
+    "submit": (_submit, ("reward", "answer")),
+    "limit": (_limit, ("failed", "failure")),
+    "error": (_error, ("failed", "failure")),
+    "end": (_end, ("failed", "failure")),
+}

@@ -262,31 +262,29 @@ class EventLog:
         evaluations and submissions of one solution, belong together; a verdict to its evaluation.
         """
         t = self.table
-        kinds = {k: t.code("kind", k) for k in ("sample", "response", "extract", "evaluate", "verdict", "submit")}
-        of = lambda kind, mask: (
-            set(np.flatnonzero(mask & (t["kind"] == kinds[kind])).tolist()) if kinds[kind] is not None else set()
-        )
         kind, event_id, ref = t.words["kind"][t["kind"][number]], t["id"][number], t["ref"][number]
-        found: set[int] = set()
-        answers: set[int] = {int(t["answer"][number])}
+        found = np.zeros(len(self), bool)
+        of = lambda kind, column, values: (t["kind"] == t.code("kind", kind)) & np.isin(t[column], values)
+        answers = [t["answer"][number]]
         if kind == "sample":
-            found |= of("response", t["ref"] == event_id)
-        if kind == "verdict":
-            found |= of("evaluate", t["id"] == ref)
-            answers |= {int(t["answer"][n]) for n in found}
-        if kind == "response":
-            found |= of("sample", t["id"] == ref)
-            extracts = of("extract", t["text"] == t["text"][number])
-            found |= extracts
-            answers |= {int(t["answer"][n]) for n in extracts}
-        for answer in answers - {0}:
-            evaluations = of("evaluate", t["answer"] == answer)
-            found |= evaluations | of("submit", t["answer"] == answer) | of("extract", t["answer"] == answer)
-            for n in evaluations:
-                found |= of("verdict", t["ref"] == t["id"][n])
-        for n in [m for m in found | {number} if t.words["kind"][t["kind"][m]] == "extract"]:
-            found |= of("response", t["text"] == t["text"][n])
-        return sorted(found - {number})
+            found |= of("response", "ref", [event_id])
+        elif kind == "verdict":
+            evaluations = of("evaluate", "id", [ref])
+            found |= evaluations
+            answers = t["answer"][evaluations]
+        elif kind == "response":
+            extracts = of("extract", "text", [t["text"][number]])
+            found |= of("sample", "id", [ref]) | extracts
+            answers = t["answer"][extracts]
+        answers = np.setdiff1d(answers, [0])
+        evaluations = of("evaluate", "answer", answers)
+        found |= evaluations | of("verdict", "ref", t["id"][evaluations])
+        found |= of("submit", "answer", answers) | of("extract", "answer", answers)
+        found[number] = True
+        extracts = found & (t["kind"] == t.code("kind", "extract"))
+        found |= of("response", "text", t["text"][extracts])
+        found[number] = False
+        return np.flatnonzero(found).tolist()
 
 
 def _bounds(reward: Any) -> tuple[float | None, float | None]:
