@@ -5,10 +5,10 @@ import os
 import shutil
 
 import pytest
-from told_run import CHINESE, HEBREW, SCRIPT, told_run
+from told_run import CHINESE, HEBREW, SCRIPT, SECOND, events, told_run
 
 from sia_nb.config import make_config
-from sia_nb.store import Run
+from sia_nb.store import Run, write_json
 from sia_nb.view.explorer import assets, describe, model
 from sia_nb.view.explorer.model import Explorer
 from sia_nb.view.explorer.page import page as write_page
@@ -310,6 +310,30 @@ def test_a_huge_text_is_cut_and_can_be_read_on(asking, tmp_path, monkeypatch):
         detail.get_by_text("Load more").click()
     sync_api.expect(detail).to_contain_text("word the end")
     assert page.locator("b", has_text="word").count() == 0
+
+
+def test_a_step_in_the_making_is_followed_from_its_file(asking, tmp_path):
+    run = told_run(tmp_path, finished=False)
+    folder, lines = run.step(4), [json.dumps(e) + "\n" for e in events(2)]
+    (folder / "scaffold").mkdir(parents=True)
+    (folder / "scaffold" / "agent.py").write_text(SECOND)
+    write_json(folder / "origin.json", run.origin(2) | {"parent": 2})
+    growing = folder / ".trajectory.jsonl.tmp"
+    growing.write_text("".join(lines[:2]) + lines[2][:9])
+    page = asking(run.path, g=4, tab="trajectory")
+    sync_api.expect(page.get_by_test_id("status")).to_have_text("running")
+    sync_api.expect(page.get_by_test_id("step-name")).to_contain_text("not finished")
+    sync_api.expect(page.get_by_test_id("matched")).to_have_text("2 events")
+    page.get_by_test_id("row-1").click()
+    with growing.open("a") as file:
+        file.write(lines[2][9:] + "".join(lines[3:]))
+    sync_api.expect(page.get_by_test_id("matched")).to_have_text("12 events", timeout=15_000)
+    sync_api.expect(page.get_by_test_id("row-1")).to_have_attribute("aria-selected", "true")
+    growing.rename(folder / "trajectory.jsonl")
+    write_json(folder / "metrics.json", run.metrics(2) | {"step": 4, "score": 0.8, "incumbent": 4})
+    write_json(folder / "run.done.json", {"phase": "run", "files": {}})
+    sync_api.expect(page.get_by_test_id("step-name")).to_contain_text("kept", timeout=15_000)
+    sync_api.expect(page.get_by_test_id("detail")).to_contain_text(CHINESE)
 
 
 # -- answers of any size, and a run that goes on ------------------------------------------------------------

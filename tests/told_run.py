@@ -15,7 +15,7 @@ HEBREW, CHINESE = "שלום עולם", "被告人犯盗窃罪，判处有期徒�
 LONG = "\n".join(f"line {n} of a long answer" for n in range(400))
 FIRST = 'SYSTEM_PROMPT = "first"\n\n\ndef build_prompt(state):\n    return []\n'
 SECOND = 'SYSTEM_PROMPT = "second"\n\n\ndef build_prompt(state):\n    hint = "<b>hint</b>"\n    return [hint]\n'
-SCORES = {1: 0.25, 2: 0.75, 3: 0.70}
+SCORES = {1: 0.25, 2: 0.75, 3: 0.70}  # of the steps
 
 
 def told_run(folder, *, name="told", finished=True, seed=0):

@@ -139,3 +139,6 @@ export function debounce(f, ms) {
     timer = setTimeout(() => f(...values), ms);
   };
 }
+
+/** The best score among steps, at least 1: what fills a bar. */
+export const highest = (steps) => Math.max(1, ...steps.map((s) => s.score).filter((v) => typeof v === "number"));

@@ -1,6 +1,6 @@
 // The rollouts of a weight update, sorted by reward or advantage, before and after; and how the rewards moved.
 
-import { chip, copyButton, fill, h, labelled, message, plain, score, select, svg } from "./dom.js";
+import { chip, copyButton, fill, h, highest, labelled, message, plain, score, select, svg } from "./dom.js";
 import { grid } from "./grid.js";
 import { block, pretty } from "./text.js";
 
@@ -24,7 +24,7 @@ export function rolloutsPanel({ ask }) {
     columns: [
       { label: "step", width: "48px", align: "right", cell: (r) => String(r.step ?? ""), class: "sia-mono sia-quiet" },
       { label: "reward", width: "90px", align: "right", cell: (r) => (r.reward === null || r.reward === undefined ? "–" : h("span", { class: "sia-reward" },
-        h("i", { style: { width: `${Math.max(0, Math.min(1, r.reward)) * 100}%` } }), h("b", { text: score(r.reward) }))) },
+        h("i", { style: { width: `${Math.max(0, Math.min(1, r.reward / highest(at.steps))) * 100}%` } }), h("b", { text: score(r.reward) }))) },
       { label: "advantage", width: "104px", align: "right", cell: advantage },
       { label: "from", width: "84px", wide: true, cell: (r) => chip(r.source ?? "policy", r.source === "mutation" ? "w" : "") },
       { label: "answer", width: "minmax(140px, 1fr)", cell: (r) => String(r.text ?? r.solution ?? "").replace(/\s+/g, " ").slice(0, 300), class: "sia-mono", dir: "auto" },

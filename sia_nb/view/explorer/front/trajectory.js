@@ -1,12 +1,12 @@
 // The trajectory of a step as a table with filters, and beside it the chosen event in full.
 
-import { count, debounce, fill, h, labelled, message, options, score, select } from "./dom.js";
+import { count, debounce, fill, h, highest, labelled, message, options, score, select } from "./dom.js";
 import { detailPane } from "./detail.js";
 import { grid } from "./grid.js";
 
 /** The panel; `jump(g, n)` shows an event of a step. */
 export function trajectoryPanel({ ask, jump, say }) {
-  let at = { run: "", g: 0 }, following = false, last = {}, token = 0;
+  let at = { run: "", g: 0 }, following = false, last = {}, token = 0, most = 1;
   const changed = debounce(() => reload(), 180);
   const kind = select([["", "all kinds"]], "", changed, { "data-testid": "filter-kind" });
   const failure = select([["", "any outcome"]], "", changed, { "data-testid": "filter-failure" });
@@ -44,7 +44,7 @@ export function trajectoryPanel({ ask, jump, say }) {
       { label: "time", width: "74px", align: "right", wide: true, sort: "seconds", cell: (r) => `${(r.seconds ?? 0).toFixed(2)} s`, class: "sia-mono sia-quiet" },
       { label: "kind", width: "84px", cell: (r) => h("span", { class: `sia-chip sia-kind-${r.kind}`, text: r.kind }) },
       { label: "what", width: "minmax(120px, 1fr)", cell: (r) => r.summary ?? "", dir: "auto" },
-      { label: "reward", width: "84px", align: "right", sort: "reward", down: true, cell: rewardCell },
+      { label: "reward", width: "84px", align: "right", sort: "reward", down: true, cell: (r) => rewardCell(r, most) },
       { label: "tokens", width: "66px", align: "right", wide: true, sort: "tokens", down: true, cell: (r) => (r.tokens === null || r.tokens === undefined ? "" : count(r.tokens)), class: "sia-mono sia-quiet" },
     ],
     async ask(offset, limit) {
@@ -109,6 +109,7 @@ export function trajectoryPanel({ ask, jump, say }) {
     async show(state) {
       const other = state.run !== at.run || state.g !== at.g;
       at = state;
+      most = highest(state.steps);
       if (other) {
         detail.clear();
         await reset();
@@ -126,9 +127,10 @@ export function trajectoryPanel({ ask, jump, say }) {
   };
 }
 
-function rewardCell(r) {
+/** The reward as a bar up to the best of the run, at least 1. */
+function rewardCell(r, most) {
   if (r.reward === null || r.reward === undefined) return r.failure ? h("span", { class: "sia-chip sia-bad", text: r.failure.replaceAll("_", " "), title: r.failure }) : "";
-  const share = Math.max(0, Math.min(1, r.reward));
+  const share = Math.max(0, Math.min(1, r.reward / most));
   return h("span", { class: `sia-reward ${r.valid === false ? "sia-invalid" : ""}`, title: r.failure || `reward ${score(r.reward)}` },
     h("i", { style: { width: `${share * 100}%` } }), h("b", { text: r.valid === false ? (r.failure || "invalid") : score(r.reward) }));
 }
