@@ -184,7 +184,27 @@ needles = st.sampled_from(
 ) | st.text(max_size=3)
 
 
+def pieces(events: list[dict]) -> list[str]:
+    """The texts that events hold, and their data as JSON: what a piece of is worth searching for."""
+    out = []
+    for e in events:
+        out += [json.dumps(e["data"], ensure_ascii=False), *(v for v in e["data"].values() if isinstance(v, str))]
+    return [text for text in out if text]
+
+
 @settings(max_examples=200, deadline=None)
+@given(content=files(), draw=st.data())
+def test_a_search_finds_what_events_hold(tmp_path_factory, content, draw):
+    path = tmp_path_factory.mktemp("s") / "trajectory.jsonl"
+    path.write_bytes(b"\n".join(line for line in content.split(b"\n") if not line.startswith(b"[[[")))
+    events = as_read(path)
+    whole = draw.draw(st.sampled_from(pieces(events) or ["?"]))
+    begin = draw.draw(st.integers(0, len(whole) - 1))
+    text = whole[begin : begin + draw.draw(st.integers(1, 4))].swapcase()
+    assert EventLog(path, whole=True).select(text=text).tolist() == [n for n, e in enumerate(events) if holds(e["data"], text)]
+
+
+@settings(max_examples=150, deadline=None)
 @given(
     content=files(), kinds=st.sets(st.sampled_from(KINDS), max_size=3), text=needles, failed=st.none() | st.booleans(),
     low=st.none() | st.floats(-2, 2), high=st.none() | st.floats(-2, 2), sort=st.sampled_from(list(SORTS)), descending=st.booleans(),
@@ -214,6 +234,14 @@ def test_a_search_over_many_blocks_and_over_gaps_between_chosen_rows(tmp_path):
     assert log.select(kinds=["submit"], text="word3 ").tolist() == [n for n in range(0, 1500, 7) if n % 10 == 3]
 
 
+def test_a_search_never_begins_inside_an_escape_nor_ends_behind_the_data(tmp_path):
+    texts = ["one\nbar", "two\\nbar", "nbar", "\\\nbar", 'say "n"', "tab\tnbar"]
+    log = EventLog(write(tmp_path / "t.jsonl", *(event(n, text=text) for n, text in enumerate(texts))))
+    for piece in ("nbar", "\nbar", "\\nbar", "\\", "\n", 'y "n"', '"N"', "tnbar", "\tn", "bar"):
+        assert log.select(text=piece).tolist() == [n for n, text in enumerate(texts) if piece.lower() in text.lower()], piece
+    assert log.select(text="}").tolist() == list(range(6)) and log.select(text="}}").tolist() == []
+
+
 def test_filters_of_a_wrong_kind_say_so(tmp_path):
     log = EventLog(write(tmp_path / "t.jsonl", event(0)))
     for wrong, said in (
@@ -241,9 +269,20 @@ def test_instances_and_failures(tmp_path):
     assert log.select(instance="small").tolist() == [0, 1, 2]
     assert log.select(failure="memory").tolist() == [7]
     assert log.select(failed=True).tolist() == [2, 5, 7, 8, 9]
+    assert log.select(failed=False).tolist() == [0, 1, 3, 4, 6]
+    assert log.select(reward=(0.5, 0.5)).tolist() == [1] and log.select(reward=(0.0, None)).tolist() == [1, 2, 5]
+    assert log.select(reward=[None, 0.0]).tolist() == [2, 5]
     assert (
         log.select(instance="medium").tolist() == log.select(failure="fire").tolist() == log.select(kinds=["fire"]).tolist() == []
     )
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_ties_stay_in_the_order_of_the_file_and_rows_without_a_value_come_last(tmp_path, descending):
+    lines = [event(n, "verdict", score=n % 3 / 2, valid=True) if n % 4 else event(n, "log") for n in range(1000)]
+    chosen = EventLog(write(tmp_path / "t.jsonl", *lines)).select(sort="reward", descending=descending).tolist()
+    key = lambda n: (n % 4 == 0, (-1 if descending else 1) * (n % 3) if n % 4 else 0, n)
+    assert chosen == sorted(range(1000), key=key)
 
 
 def test_what_belongs_together(tmp_path):
