@@ -1,4 +1,4 @@
-"""The command line: ``python -m sia_nb run | resume | show | figures | data | model | doctor``."""
+"""The command line: ``python -m sia_nb run | resume | show | figures | report | data | model | doctor``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ examples
   python -m sia_nb show RUN                      what happened, step by step
   python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
   python -m sia_nb figures                       redraw every figure and table of the tasks that have runs
+  python -m sia_nb report RUN                    one HTML file of a run: its steps, trajectories and numbers, to look through
 """
 
 
@@ -101,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--task", default="", help="only this task (default: all that have runs)")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
     p.add_argument("--out", default="", metavar="DIR", help="where to (default: results/figures)")
+    p = command("report", _report, "Write one HTML file of a run that needs nothing else: a report with the explorer in it.")
+    p.add_argument("run", help="a run folder or its name")
+    p.add_argument("--out", default="", metavar="FILE", help="where to (default: results/reports/<run>.html)")
+    p.add_argument(
+        "--events", type=int, default=5000, metavar="N", help="events of its trajectories to take along (default 5000)"
+    )
     p = command(
         "transfer", _transfer, "Train on a task's instances, and try the policy on held-out ones with few verifier calls."
     )
@@ -241,6 +248,14 @@ def _figures(args: argparse.Namespace, _: list[str]) -> None:
 
     where = {"profile": args.profile, "out": Path(args.out) if args.out else None}
     draw([args.task] if args.task else None, jobs=min(4, os.cpu_count() or 1), **where)
+
+
+def _report(args: argparse.Namespace, _: list[str]) -> None:
+    from .view.explorer.page import page
+
+    if args.events < 0:
+        raise ConfigError(f"--events: {args.events}; expected at least 0")
+    print(page(args.run, Path(args.out) if args.out else None, events=args.events))
 
 
 def _transfer(args: argparse.Namespace, _: list[str]) -> None:

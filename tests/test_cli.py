@@ -18,7 +18,7 @@ def test_no_command_prints_help(capsys):
     assert "reproduce" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["run", "resume", "show", "figures", "data", "model", "doctor"])
+@pytest.mark.parametrize("command", ["run", "resume", "show", "figures", "report", "data", "model", "doctor"])
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
