@@ -376,6 +376,20 @@ def test_a_step_that_is_executed_again_is_read_anew(tmp_path, how):
     assert log.refresh() and len(log) == 80 and log.generation == 2 and log.select(text="second").tolist() == []
 
 
+def test_an_execution_that_begins_alike_and_goes_on_otherwise_is_read_anew(tmp_path):
+    start = event(0, "sample", messages=[{"role": "user", "content": "the same prompt " * 100}])
+    log = EventLog(write(tmp_path / "t.jsonl", start, event(1, text="first")))
+    write(log.path, start, event(1, text="other"), event(2, text="more"))
+    assert log.refresh() and log.generation == 1 and [log.event(n)["data"]["text"] for n in (1, 2)] == ["other", "more"]
+
+
+def test_damaged_lines_keep_their_numbers_while_the_file_grows(tmp_path):
+    log = EventLog(write(tmp_path / "t.jsonl", "?\n", event(0)))
+    with open(log.path, "a") as f:
+        f.write(event(1) + "?\n")
+    assert log.refresh() and log.damaged == [1, 4] and len(log) == 2
+
+
 def test_a_file_cut_short_while_it_is_read_is_an_error_and_no_crash(tmp_path):
     path = write(tmp_path / "t.jsonl", *(event(n, text="x" * 300) for n in range(50)))
     log = EventLog(path)

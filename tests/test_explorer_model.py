@@ -20,7 +20,7 @@ from sia_nb.config import make_config
 from sia_nb.store import ROOT, Run, sha256, write_json
 from sia_nb.trajectory import Trajectory, TrajectoryWriter
 from sia_nb.view import training
-from sia_nb.view.explorer import compare
+from sia_nb.view.explorer import compare, files
 from sia_nb.view.explorer.model import Explorer
 
 REFERENCE = sorted(p.parent for p in (ROOT / "results" / "reference").glob("*/*/*/run.json"))
@@ -347,6 +347,14 @@ def test_a_step_that_is_executed_again(tmp_path):
     writer.path.replace(path)
     finish(run, 1)
     assert ask(x, "events", run.path, g=1, text="first")["matched"] == 0 and ask(x, "events", run.path, g=1)["generation"] == 1
+
+
+def test_events_are_counted_anew_where_a_file_was_written_anew(tmp_path):
+    path = tmp_path / "t.jsonl"
+    for content, count in (("a\n" * 30, 30), ("a\n" * 31, 31), ("a\n" * 31 + "b", 31), ("c\n" * 2, 2), ("d" * 99 + "\n" * 5, 5)):
+        path.write_text(content)
+        assert files.count_lines(path) == files.count_lines(path) == count
+    assert files.count_lines(tmp_path / "none") == 0
 
 
 def test_the_explorer_leaves_no_trace(tmp_path):
