@@ -72,7 +72,7 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str, lost: S
             if not behind:
                 seeds = "1 seed" if mean["seeds"] == 1 else f"{mean['seeds']} seeds"
                 missing = sum(gap.arm == arm for gap in lost)
-                seeds += f",\n{missing} not readable" if missing else ""
+                seeds += f",\n{missing} lost" if missing else ""
                 top = mean["value"] if math.isnan(mean["high"]) else max(mean["value"], mean["high"])
                 place = (x - 0.05, above) if alone else (x, top + above)  # over the bar the paper's marks are in the way
                 ax.text(*place, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8, bbox=LABEL)
