@@ -236,6 +236,15 @@ def test_everything_is_drawn_for_all_tasks_or_for_one(results):
     names = {p.name for p in (results / "figures").iterdir()}
     assert names >= {"fig1.svg", "fig2b_lawbench.svg", "fig2b_denoising.svg", "fig4.svg", "fig6.svg", "fig6_progress.csv"}
     assert names >= {"front_denoising.png", "front_denoising.csv", "peers_denoising.md", "changes_denoising.md", "table3.md"}
+    assert names >= {
+        "fig2a.pdf",
+        "fig3.svg",
+        "levers_denoising.png",
+        "edits_lawbench.md",
+        "costs_denoising.csv",
+        "table1.csv",
+        "table2.md",
+    }
     assert any(line.startswith("Figure 6: ") for line in said)
     everything.draw(["denoising"], out=results / "one", echo=said.append)
     assert not any("lawbench" in p.name or "fig4" in p.name for p in (results / "one").iterdir())

@@ -37,7 +37,8 @@ class Gap:
     @property
     def short(self) -> str:
         """One line for a figure: the run and the file."""
-        return f"{self.path.name}: {self.why.split('; ')[0].replace(str(self.path) + os.sep, '')}"
+        what = self.why.split("; ")[0].split(". ")[0]
+        return f"{self.path.name}: {what.replace(str(self.path) + os.sep, '')}"
 
 
 def examine(task: str, source: str = "ours", also: Path | None = None) -> tuple[list[tuple[Run, dict[str, Any]]], list[Gap]]:

@@ -225,7 +225,7 @@ def figure_levers(task: str, *, profile: str = "", out: Path | None = None, also
     with plt.style.context(figures.STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(9.8, 3.4), gridspec_kw={"wspace": 0.45})
         titles = (f"(a) {figures.title_of(task, runs)}: edits", "(b) what the weights taught")
-        labels = ("edits of the scaffold", "weight updates that moved it beyond chance")
+        labels = ("edits of the scaffold", "weight updates, by what they moved beyond chance")
         for ax, lever, title, label in zip(axes, ("harness", "weights"), titles, labels, strict=True):
             counts_from_data(ax, [r for r in data if r["lever"] == lever], colour=LEVERS[lever], title=title, xlabel=label)
         figures.provenance(fig, runs)

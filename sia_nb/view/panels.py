@@ -72,7 +72,7 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str, lost: S
             if not behind:
                 seeds = "1 seed" if mean["seeds"] == 1 else f"{mean['seeds']} seeds"
                 missing = sum(gap.arm == arm for gap in lost)
-                seeds += f",\n{missing} not readable" if missing else ""
+                seeds += f",\n{missing} lost" if missing else ""
                 top = mean["value"] if math.isnan(mean["high"]) else max(mean["value"], mean["high"])
                 place = (x - 0.05, above) if alone else (x, top + above)  # over the bar the paper's marks are in the way
                 ax.text(*place, f"{mean['value']:.3f}\n{seeds}", ha="center", va="bottom", fontsize=8, bbox=LABEL)
@@ -182,8 +182,7 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
                 style = "-" if s["accepted"] else ":"
                 ax.plot([x - 1, x], [start, height(s["value"])], color=colour, linestyle=style, linewidth=1.5, zorder=2)
             ax.plot(x, height(s["value"]), "o", color=colour, markerfacecolor=filled, markersize=4.5, zorder=3)
-            above = {"ha": "center", "va": "bottom", "fontsize": 6.5, "bbox": LABEL | {"boxstyle": "square,pad=0"}}
-            ax.text(x, height(s["value"]) + 0.08, f"{s['value']:.3f}", **above)
+            ax.text(x, height(s["value"]) + 0.08, f"{s['value']:.3f}", ha="center", va="bottom", fontsize=6.5)
             badge = {"boxstyle": "round,pad=0.25", "facecolor": filled, "edgecolor": colour, "linewidth": 1.2}
             ink = "white" if s["accepted"] and s["action"] != "weights" else "black"
             ax.text(x, base + 0.29, BADGES[s["action"]], ha="center", va="center", fontsize=8, color=ink, bbox=badge)

@@ -149,8 +149,11 @@ def table_2(
 
 
 def _purpose(task: Any) -> str:
-    """The first sentence of the task's verifier module."""
-    path = Path(sys.modules[type(task).__module__].__file__ or "").with_name("verifier.py")
+    """The first sentence of the verifier module beside the task's; empty for a task that has none there."""
+    beside = [Path(sys.modules[cls.__module__].__file__ or "").with_name("verifier.py") for cls in type(task).__mro__[:-1]]
+    path = next((p for p in beside if p.is_file()), None)
+    if path is None:
+        return ""
     try:
         words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError) as error:
