@@ -247,11 +247,9 @@ def test_frames_that_a_kernel_puts_on_the_verifier_s_socket(name, backend, only,
     from sia_nb.tasks.trimul.verifier import TriMulVerifier
 
     only(backend)
-    began = time.monotonic()
     with TriMulVerifier(Path(), tmp_path, own=SMALL, code_seconds=5, memory_mb=3000) as verifier:
         verdict = verifier.score(get_task("trimul").parse(framing(name)))
     assert not verdict.valid and verdict.reason.partition(":")[0] in ("crash", "timeout", "forged"), verdict.reason
-    assert time.monotonic() - began < 90
 
 
 @attacks
