@@ -4,6 +4,11 @@ import os
 import subprocess
 import sys
 
+SHELL = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+sys.exit(not InteractiveShell.instance().run_cell(sys.argv[1]).success)
+"""
 CODE = """
 import matplotlib.pyplot as plt
 from sia_nb.lessons.drawing import drawing
@@ -19,5 +24,5 @@ assert plt.rcParams["axes.spines.top"], "the style ends with the context"
 
 def test_drawing_leaves_a_notebooks_interactive_mode_on():
     env = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", SHELL, CODE], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
