@@ -29,12 +29,12 @@ def check_noise(function: Function) -> str:
             continue
         if k == 1:
             raise Wrong(f"{told}: nothing is chosen, so nothing looks better than it is")
+        if abs(first - math.sqrt(2 * math.log(k))) < 0.02:
+            raise Wrong("√(2 ln k) is what it grows like for huge k; for these k it is too much. Simulate it")
         if abs(first - wanted / SE) < 0.2:
             raise Wrong("your noise has standard deviation 1; it must have the standard error that is given")
         if abs(first - wanted * SE) < 0.03 or abs(first - wanted / math.sqrt(SE)) < 0.1:
             raise Wrong("your noise has the wrong width: a standard error is a standard deviation already, not a variance")
-        if abs(first - math.sqrt(2 * math.log(k))) < 0.02:
-            raise Wrong("√(2 ln k) is what it grows like for huge k; for these k it is too much. Simulate it")
         if abs(first) < 0.03:
             raise Wrong("your average is 0: take the best of the k in each repeat, then the mean over repeats")
         raise Wrong(told)
