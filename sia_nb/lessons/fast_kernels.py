@@ -24,6 +24,8 @@ from ..tasks.trimul.reference import EPS, PROJECTIONS, Case, case
 
 ITEM = 4  # bytes of a float32
 HEADER = f"import torch\nimport torch.nn.functional as F\n\nEPS = {EPS}\n\n"
+PATIENCE = 400.0  # seconds that a verdict may take; a quiet machine needs about ten
+NOISY = 0.05  # relative standard error of a speed-up from which on it is measured for longer
 PASSES = ("project", "product", "output")
 SIDES = ("masks", "sides' sigmoids", "sides' gating")  # what fusing spares the two sides
 
@@ -175,14 +177,14 @@ def program_of(function: Callable[..., Any] | str) -> str:
     return HEADER + text
 
 
-def small_cases(n: int = 64, c: int = 128) -> Cases:
-    """What the lesson times, [1, n, n, c] and a masked [1, 3n/2, 3n/2, c]; and smaller shapes on which it checks alone."""
-    timed = (case(n, 1, c), case(3 * n // 2, 1, c, masked=True))
-    return Cases("cpu", timed, (case(n // 2, 1, c, masked=True), case(n // 2, 2, 2 * c)))
+def small_cases(c: int = 128) -> Cases:
+    """What the lesson times, N of 96 and a masked 128; and smaller shapes on which it checks alone."""
+    return Cases("cpu", (case(96, 1, c), case(128, 1, c, masked=True)), (case(48, 1, c, masked=True), case(48, 2, 2 * c)))
 
 
 def verdict(function: Callable[..., Any] | str, cases: Cases | None = None, *, unsafe: bool = False) -> Score:
-    """The kit's verdict on a program: checked on inputs that it has not seen, timed in turns with the eager reference.
+    """The kit's verdict on a program: checked on inputs that it has not seen, timed in turns with the eager reference, longer where
+    times swing.
 
     ``unsafe``: run it even where no sandbox is usable.
     """
@@ -190,9 +192,14 @@ def verdict(function: Callable[..., Any] | str, cases: Cases | None = None, *, u
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        TriMulVerifier(Path(folder), Path(folder), own=cases or small_cases(), unsafe_no_sandbox=unsafe) as verifier,
+        TriMulVerifier(
+            Path(folder), Path(folder), own=cases or small_cases(), code_seconds=PATIENCE, unsafe_no_sandbox=unsafe
+        ) as verifier,
     ):
-        return verifier.score(Solution("code", program_of(function)))
+        program = Solution("code", program_of(function))
+        found = verifier.score(program)
+        noisy = found.valid and found.metrics["se"] > NOISY * found.value
+        return verifier.full(program) if noisy else found
 
 
 def load() -> str:

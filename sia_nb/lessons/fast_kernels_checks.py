@@ -15,7 +15,7 @@ from . import fast_kernels as lesson
 from .answers import Wrong, called, judged, numbers, shown
 
 Function = Callable[..., Any]
-WANTED = 1.3  # times faster than the eager reference
+WANTED = 1.2  # times faster than the eager reference
 SHAPES = (lesson.make(32, 256, b=2), lesson.make(96, 128))
 
 
@@ -118,6 +118,8 @@ def check_program(function: Function | str, cases: Cases | None = None, *, wante
     told = f"speed-up {found.value:.2f} ± {numbers['se']:.2f} (SE), {numbers['times_floor']:.1f} times the floor"
     if found.value < wanted:
         raise Wrong(f"every check passed; {told}. {wanted:g} is wanted: which line of the table have you made cheaper?")
+    if found.value - 2 * numbers["se"] <= 1:
+        raise Wrong(f"every check passed; {told}. That may be noise ({lesson.load()}): close what else runs and judge again")
     return f"every check passed; {told}"
 
 
