@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import layer_norm, linear  # noqa: F401  (named by the programs below)
 
 from sia_nb.lessons import fast_kernels as fk
 from sia_nb.lessons import fast_kernels_checks as checks
@@ -65,7 +64,7 @@ def test_the_roof_is_the_floor_seen_as_a_rate():
 
 
 def test_the_profiler_sees_products_and_the_copies_that_nobody_wrote():
-    table = fk.profiled(fk.make(32, 32), repeats=1).set_index("operator")
+    table = fk.profiled(fk.make(32, 32), repeats=1, most=99).set_index("operator")
     assert table.loc["aten::copy_", "calls"] >= 2
     assert {"aten::mm", "aten::bmm"} <= set(table.index)
 
@@ -117,7 +116,8 @@ def test_exercise_2_says_what_is_wrong(answer, says, capsys):
         (lambda m, o, c, r: m / c + o / r, "not the sum"),
         (lambda m, o, c, r: min(m / c, o / r), "the shorter of the two"),
         (lambda m, o, c, r: 1e6 * max(m / c, o / r), "give seconds"),
-        (lambda m, o, c, r: m / c, "your function gives"),
+        (lambda m, o, c, r: m / c, "both must be done"),
+        (lambda m, o, c, r: m / r, "your function gives"),
         (lambda m, o, c, r: None, "returns nothing"),
     ],
 )
@@ -145,12 +145,11 @@ def test_the_solution_is_the_update(b, n, masked):
 @pytest.mark.slow
 def test_exercise_4_is_judged_by_the_kits_verifier(capsys):
     reference = started()
+    writes = reference.replace("w = weights\n", "w, given = weights, x\n").replace("    return", "    given.add_(1)\n    return")
     wrong = {
         "def trimul(x, mask, weights):\n    return x\n": "wrong: ",
         reference.replace("* mask[..., None]", "* 1.0"): "Is the mask read at every call",
-        reference.replace("    w = weights\n", "    w = weights\n    x.zero_()\n"): "in-place operations"
-        if False
-        else "changed_input",
+        writes: "In-place operations are fine on your own",
         "def trimul(x, mask, weights):\n    pass\n": "Does every path return y",
     }
     for program, says in wrong.items():

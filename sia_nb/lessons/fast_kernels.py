@@ -108,8 +108,8 @@ def where_time_goes(shape: Case, *, repeats: int = 15) -> pd.DataFrame:
     return table
 
 
-def profiled(shape: Case, *, repeats: int = 3) -> pd.DataFrame:
-    """What ``torch.profiler`` sees of the eager update: columns operator, calls, ms (its own, a call of the update), most first."""
+def profiled(shape: Case, *, repeats: int = 3, most: int = 8) -> pd.DataFrame:
+    """What ``torch.profiler`` sees of the eager update: columns operator, calls, ms (its own, a call of the update); the ``most`` longest first."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -123,7 +123,7 @@ def profiled(shape: Case, *, repeats: int = 3) -> pd.DataFrame:
                 update(*inputs)
     rows = [(e.key, e.count // repeats, e.self_cpu_time_total / 1e3 / repeats) for e in seen.key_averages()]
     table = pd.DataFrame(rows, columns=["operator", "calls", "ms"]).sort_values("ms", ascending=False)
-    return table[table["ms"] > 0.01 * table["ms"].sum()].reset_index(drop=True)
+    return table.head(most).reset_index(drop=True)
 
 
 # -- bytes and the roof ------------------------------------------------------------------------------
