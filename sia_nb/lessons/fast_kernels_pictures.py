@@ -41,9 +41,7 @@ def roofline(table: pd.DataFrame, rates: dict[str, float]) -> Any:
         x = np.geomspace(*ends, 200)
         ax.loglog(x, np.minimum(rates["matmul"], x * rates["copy"]) / 1e9, color="black", linewidth=1.4)
         ax.axvline(ridge, color="#999999", linestyle=":", linewidth=0.8)
-        ax.text(
-            ends[0] * 1.1, ends[0] * rates["copy"] / 1e9 * 2.2, f"memory: {rates['copy'] / 1e9:.1f} GB/s", fontsize=8, rotation=0
-        )
+        ax.text(ends[0] * 1.3, ends[0] * rates["copy"] / 1e9, f"memory: {rates['copy'] / 1e9:.1f} GB/s", fontsize=8)
         ax.text(ends[1], rates["matmul"] / 1e9 * 1.15, f"arithmetic: {rates['matmul'] / 1e9:.0f} GFLOP/s", fontsize=8, ha="right")
         for row in table.itertuples():
             colour = COLOURS[row[1]]
