@@ -55,6 +55,6 @@ def roofline(table: pd.DataFrame, rates: dict[str, float]) -> Any:
                 label=f"{row[1]}: {row.times_floor:.1f} times its floor",
             )
         ax.set(title="Roofline of this machine", xlabel="operations a byte", ylabel="GFLOP/s")
-        ax.legend(fontsize=8, loc="lower right")
+        ax.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.45, -0.17), ncols=3, columnspacing=1, handletextpad=0.2)
         ax.grid(True, axis="both")
     return fig
