@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..view.figures import STYLE
 from . import denoising
+from .drawing import drawing
 
 COLOURS = {
     "B cells": "#0072B2",
@@ -23,10 +23,8 @@ COLOURS = {
 
 def best_guesses(library: float = 60) -> Any:
     """The best prediction under mse against the expected count, and where the two are the same."""
-    import matplotlib.pyplot as plt
-
     rate = np.geomspace(0.003, 30, 80)
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, ax = plt.subplots(figsize=(4.6, 3.4))
         ax.loglog(rate, rate, color="#999999", linewidth=1)
         ax.text(0.02, 0.03, "the expected count", color="#777777", rotation=38, fontsize=8, ha="center", va="bottom")
@@ -43,8 +41,6 @@ def best_guesses(library: float = 60) -> Any:
 
 def sweep(table: pd.DataFrame, threshold: float) -> Any:
     """mse_norm and both Poisson measures against the power; ``threshold``: the right gate, MAGIC's own measure."""
-    import matplotlib.pyplot as plt
-
     from ..tasks.denoising.gates import PUBLISHED_THRESHOLD
 
     lines = (
@@ -52,7 +48,7 @@ def sweep(table: pd.DataFrame, threshold: float) -> Any:
         ("poisson_norm", "Poisson, right", "#009E73", "s-", 0),
         ("poisson_norm_openproblems", "Poisson, swapped", "#D55E00", "^--", 0.06),
     )
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, ax = plt.subplots(figsize=(6.4, 3.8))
         for column, label, colour, style, lift in lines:
             ax.plot(table["power"], table[column], style, color=colour, markersize=4)
@@ -70,11 +66,9 @@ def sweep(table: pd.DataFrame, threshold: float) -> Any:
 
 def markers(made: dict[str, Any]) -> Any:
     """Marker genes by cell type, a panel a matrix: colour the mean log value, size the share of cells where it is seen."""
-    import matplotlib.pyplot as plt
-
     genes = [g for kind in denoising.MARKERS.values() for g in kind if g in next(iter(made.values())).var_names]
     types = [t for t in COLOURS if t != "other"]
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, axes = plt.subplots(1, len(made), figsize=(1.3 + 2.5 * len(made), 2.7), sharey=True, squeeze=False)
         for ax, (name, cells) in zip(axes[0], made.items(), strict=True):
             for y, kind in enumerate(types):
@@ -101,9 +95,7 @@ def markers(made: dict[str, Any]) -> Any:
 
 def embeddings(made: dict[str, Any]) -> Any:
     """The cells' embedding, a panel a matrix, coloured by the type that their authors gave them."""
-    import matplotlib.pyplot as plt
-
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, axes = plt.subplots(1, len(made), figsize=(2.7 * len(made), 3), squeeze=False)
         for ax, (name, cells) in zip(axes[0], made.items(), strict=True):
             for kind, colour in reversed(COLOURS.items()):
