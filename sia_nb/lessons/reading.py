@@ -21,7 +21,7 @@ from ..agents.playbook.edits import BY_NAME
 from ..agents.reading import SPEC_FAILURES, Reading
 from ..steps import history
 from ..store import Run, find_run, read_json
-from ..trajectory import Trajectory, text_sha
+from ..trajectory import Event, Trajectory, text_sha
 from ..view.inspect import summary
 
 MODES = ("unreadable", "refused", "repeats", "unused")
@@ -51,8 +51,19 @@ def trajectory(letter: str) -> Trajectory:
 
 def events(tau: Trajectory, *kinds: str) -> pd.DataFrame:
     """A row an event, of these kinds (all if none are named): id, kind, what it says in short."""
-    rows = [{"id": e.id, "kind": e.kind, "says": summary(e)} for e in tau if not kinds or e.kind in kinds]
+    rows = [{"id": e.id, "kind": e.kind, "says": says(e)} for e in tau if not kinds or e.kind in kinds]
     return pd.DataFrame(rows, columns=["id", "kind", "says"]).set_index("id")
+
+
+def says(event: Event) -> str:
+    """An event in one short line."""
+    d = event.data
+    if event.kind in ("start", "end"):
+        return ", ".join(f"{k} {v:g}" for k, v in d["budget" if event.kind == "start" else "used"].items())
+    if event.kind == "extract" and not d["ok"]:
+        return f"nothing read in text {d['text_sha']}"
+    marks = [word for word in ("repeat", "final") if event.kind == "verdict" and d.get(word)]
+    return summary(event) + "".join(f" ({word})" for word in marks)
 
 
 def unreadable(tau: Trajectory) -> list[int]:

@@ -10,7 +10,6 @@ from ..errors import nearest
 from ..steps import trajectory
 from ..store import find_run
 from ..trajectory import Trajectory, text_sha
-from ..view.inspect import summary
 from . import reading
 from .checking import Wrong, called, dictionary, event_ids, judged
 
@@ -65,7 +64,7 @@ def _why_not(tau: Trajectory, number: int) -> str:
             f"response {number} was never handed to extract (the budget ended before): nobody tried to read it, so it is not "
             "unreadable. Look for an extract event with its text_sha and ok false"
         )
-    return f"response {number} was read: extract {tries[0].id} gave {summary(tries[0])[:60]}. Whether that is valid, the verdict says"
+    return f"response {number} was read: extract {tries[0].id} gave {reading.says(tries[0])[:60]}. Whether that is valid, the verdict says"
 
 
 @judged
@@ -126,10 +125,7 @@ def check_evidence(letter: str, answer: Any) -> str:
 
 
 def _shows(tau: Trajectory, number: int) -> str:
-    event = tau[number]
-    if event.kind == "end":
-        return f"end: {event.data['used']['verifier_calls']:.0f} verifier calls used"
-    return f"{event.kind}: {summary(event)[:50]}"
+    return f"{tau[number].kind}: {reading.says(tau[number])[:60]}"
 
 
 def _sentence(edit: str) -> str:
