@@ -1,49 +1,10 @@
-"""How the checks of these lessons speak: an answer is right, or ``Wrong`` with a sentence that tells the learner why.
-
-A check prints its finding and returns whether the answer is right, so that a notebook with open exercises still runs to its end.
-"""
+"""Answers that name things: dicts with the keys that an exercise asks for, and lists of event ids."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
-
-class Wrong(Exception):
-    """An answer that is not right; its text tells the learner why."""
-
-
-def judged(check: Callable[..., str]) -> Callable[..., bool]:
-    """A check that prints "right: …" with what ``check`` returns, or "not yet: …" where it raises ``Wrong``."""
-
-    @functools.wraps(check)
-    def told(*arguments: Any, **named: Any) -> bool:
-        try:
-            text, right = check(*arguments, **named), True
-        except Wrong as wrong:
-            text, right = str(wrong), False
-        print(("right: " if right else "not yet: ") + text)
-        return right
-
-    return told
-
-
-def called(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a learner's function returns.
-
-    Raises:
-        Wrong: it is no function, it raised, or it returned nothing.
-    """
-    if not callable(function):
-        raise Wrong(f"expected a function, got {type(function).__name__}; keep the `def` line and fill in what it returns")
-    try:
-        value = function(*arguments)
-    except Exception as error:  # a learner's code may raise anything
-        raise Wrong(f"your function raised {type(error).__name__}: {error}") from error
-    if value is None or value is Ellipsis:
-        raise Wrong("your function returns nothing yet; let it return its result")
-    return value
+from .answers import Wrong
 
 
 def dictionary(value: Any, keys: list[Any], what: str) -> dict[Any, Any]:

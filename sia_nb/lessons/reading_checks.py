@@ -11,7 +11,8 @@ from ..steps import trajectory
 from ..store import find_run
 from ..trajectory import Trajectory, text_sha
 from . import reading
-from .checking import Wrong, called, dictionary, event_ids, judged
+from .answers import Wrong, called, judged
+from .checking import dictionary, event_ids
 
 TRIED = (  # the steps on which a learner's functions are tried; the second has answers that were never handed to extract
     ("lawbench-H-cpu-playbook-s0-c548c2", 1),

@@ -8,8 +8,8 @@ import pandas as pd
 
 from ..agents.reading import SPEC_FAILURES
 from ..trajectory import Event, Trajectory
-from ..view.figures import STYLE
 from . import reading
+from .drawing import drawing
 
 LANES = ("sample", "response", "extract", "evaluate", "verdict", "submit", "end")
 FATES = (  # of an answer: colour and hatching
@@ -34,9 +34,7 @@ def _colour(event: Event) -> str:
 
 def lanes(trajectories: dict[str, Trajectory]) -> Any:
     """A panel an execution: events by id, a lane a kind; colours as ``FATES``, other events grey."""
-    import matplotlib.pyplot as plt
-
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, axes = plt.subplots(1, len(trajectories), figsize=(3.1 * len(trajectories), 2.5), sharey=True, squeeze=False)
         for ax, (name, tau) in zip(axes[0], trajectories.items(), strict=True):
             shown = [e for e in tau if e.kind in LANES]
@@ -63,11 +61,9 @@ def fates(table: pd.DataFrame, title: str) -> Any:
     Args:
         table: ``reading.by_step`` of a run whose solutions all come from the policy's answers.
     """
-    import matplotlib.pyplot as plt
-
     scored = table["verdicts"] - table["refused"] - table["repeats"]
     parts = {**{f: table[f] for f, _, _ in FATES[:3]}, "scored": scored}
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, ax = plt.subplots(figsize=(5.4, 3))
         base = pd.Series(0, index=table.index)
         for fate, colour, hatch in FATES:

@@ -10,7 +10,7 @@ from ..errors import SiaError
 from ..scaffold.contract import ScaffoldError, check
 from ..scaffold.execute import call_scaffold
 from ..view.inspect import summary
-from .checking import Wrong, judged
+from .answers import Wrong, judged
 from .writing import Attempt, Bench, task_state
 
 OPEN_RUN = '\n\ndef run(env):\n    env.submit(env.task["fallback"])\n'

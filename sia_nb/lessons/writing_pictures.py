@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..view.figures import STYLE
+from .drawing import drawing
 from .writing import Attempt
 
 COLOURS, MARKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "os^D"
@@ -12,9 +12,7 @@ COLOURS, MARKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "os^D"
 
 def search(first: Attempt, attempts: dict[str, Attempt]) -> Any:
     """Scores of verdicts over verifier calls with the best so far as a line, by attempt; A_1's answer as a dotted line."""
-    import matplotlib.pyplot as plt
-
-    with plt.style.context(STYLE):
+    with drawing() as plt:
         fig, ax = plt.subplots(figsize=(5.6, 3.2))
         ax.axhline(first.metrics["score"], color="#444444", linewidth=0.9, linestyle=":")
         ax.text(0.6, first.metrics["score"], "what A_1 submits", color="#444444", fontsize=8, va="bottom")
