@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,8 +47,10 @@ def files(run: Run, step: int) -> pd.DataFrame:
 
 def steps(run: Run) -> pd.DataFrame:
     """A row a step: lever, what it changed, score on dev, noise of the difference to the incumbent, spent; not what was kept."""
-    columns = ["step", "lever", "score", "noise", "verifier_calls", "tokens", "change"]
-    return pd.DataFrame(steps_table(run))[columns].set_index("step")
+    columns = ["step", "lever", "score", "noise", "verifier_calls", "tokens"]
+    table = pd.DataFrame(steps_table(run))[columns].set_index("step")
+    made = {g: run.origin(g) for g in table.index}
+    return table.assign(change=[o.get("algorithm") or ", ".join(o["edits"]) or "the first draft" for o in made.values()])
 
 
 def incumbents(run: Run, rule: str = "noise") -> dict[int, int]:
@@ -113,7 +114,7 @@ class Pair:
 
 
 def pair(run: Run, a: int, b: int) -> Pair:
-    """The answers of steps a and b of a LawBench run, scored anew on dev: a few seconds each, and remembered by no one.
+    """The answers of steps a and b of a LawBench run, scored anew on dev: some seconds each the first time, then remembered.
 
     Raises:
         DataError: `make data` has not run. StoreError: no such step.
@@ -162,9 +163,3 @@ def intervals(pair: Pair) -> dict[str, float]:
         "paired, text by text": standard_error(pair.a - pair.b, pair.labels),
         "as if on different texts": float(np.hypot(*alone)),
     }
-
-
-def told(run: Run, step: int) -> dict[str, Any]:
-    """A step's record in short: lever, parent, score, verdict of the loop."""
-    m, o = run.metrics(step), run.origin(step)
-    return {"lever": o["action"], "from step": o["parent"], "edits": o["edits"], "score": m["score"], "note": m["note"]}
