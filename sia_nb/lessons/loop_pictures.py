@@ -30,7 +30,7 @@ def run(run: Run, *, revealed: bool, first: int = 2) -> Any:
             ax.annotate(
                 row["lever"],
                 (g, row["score"] + row["noise"]),
-                (0, 4),
+                (0, 6),
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,

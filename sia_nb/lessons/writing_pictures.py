@@ -7,25 +7,29 @@ from typing import Any
 from .drawing import drawing
 from .writing import Attempt
 
-COLOURS, MARKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), "os^D"
+POLICY, CODE = "#0072B2", "#D55E00"
 
 
 def search(first: Attempt, attempts: dict[str, Attempt]) -> Any:
-    """Scores of verdicts over verifier calls with the best so far as a line, by attempt; A_1's answer as a dotted line."""
+    """A panel an attempt: scores of its verdicts in their order, the best so far as a line; A_1's answer dotted.
+
+    Circles are solutions that the policy wrote, squares those that the scaffold's code made.
+    """
     with drawing() as plt:
-        fig, ax = plt.subplots(figsize=(5.6, 3.2))
-        ax.axhline(first.metrics["score"], color="#444444", linewidth=0.9, linestyle=":")
-        ax.text(0.6, first.metrics["score"], "what A_1 submits", color="#444444", fontsize=8, va="bottom")
-        for (name, attempt), colour, mark in zip(attempts.items(), COLOURS, MARKS, strict=False):
+        fig, axes = plt.subplots(1, len(attempts), figsize=(3.2 * len(attempts), 2.9), sharey=True, sharex=True, squeeze=False)
+        for ax, (name, attempt) in zip(axes[0], attempts.items(), strict=True):
             verdicts = attempt.reading.verdicts if attempt.trajectory is not None else []
-            scores = [v.score for v in verdicts]
-            if not scores:
-                continue
-            best = [max(scores[: i + 1]) for i in range(len(scores))]
-            calls = range(1, len(scores) + 1)
-            ax.plot(calls, scores, mark, color=colour, markersize=4, alpha=0.6)
-            ax.step(calls, best, where="post", color=colour)
-            ax.text(len(scores) + 0.3, best[-1], name, color=colour, va="center", fontsize=8)
-        ax.set(title="Verdicts in their order, best so far as a line", xlabel="verdict", ylabel="macro accuracy on dev")
-        ax.set_xlim(0.5, None)
+            for ours, mark, colour in ((True, "o", POLICY), (False, "s", CODE)):
+                part = [(i, v.score) for i, v in enumerate(verdicts, 1) if v.by_policy == ours]
+                ax.plot(*zip(*part, strict=True) if part else ([], []), mark, color=colour, markersize=4, linestyle="")
+            best = [max(v.score for v in verdicts[: i + 1]) for i in range(len(verdicts))]
+            ax.step(range(1, len(best) + 1), best, where="post", color="#444444", linewidth=1)
+            ax.axhline(first.metrics["score"], color="#444444", linewidth=0.9, linestyle=":")
+            ax.set(title=name if verdicts else f"{name}: no verdict", xlabel="verdict")
+        axes[0][0].set_ylabel("macro accuracy on dev")
+        said = (("o", POLICY, "by the policy"), ("s", CODE, "by your code"))
+        handles = [plt.Line2D([], [], marker=m, linestyle="", color=c, markersize=4) for m, c, _ in said]
+        handles += [plt.Line2D([], [], color="#444444", linewidth=1), plt.Line2D([], [], color="#444444", linestyle=":")]
+        labels = [*(text for _, _, text in said), "best so far", "what A_1 submits"]
+        fig.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, bbox_to_anchor=(0.5, -0.1))
     return fig
