@@ -55,10 +55,10 @@ def not_read(tau):
         (reading.unreadable, "right"),
         (lambda tau: ..., "returns nothing"),
         (lambda tau: len(reading.unreadable(tau)), "expected a list of event ids"),
-        (lambda tau: tau.of("response"), "is a Event"),
+        (lambda tau: tau.of("response"), "is of type Event"),
         (lambda tau: [9999], "no event 9999"),
         (lambda tau: of(tau, "extract", ok=False), "of kind 'extract'"),
-        (lambda tau: of(tau, "response"), "was read: extract" if False else "never handed to extract"),
+        (lambda tau: of(tau, "response"), "response 2 was read: extract 10 gave"),
         (not_read, "never handed to extract"),
         (lambda tau: reading.unreadable(tau)[1:], "is not in your list"),
         (lambda tau: reading.unreadable(tau) * 2, "stands twice"),
@@ -68,12 +68,6 @@ def not_read(tau):
 def test_exercise_1_says_what_is_wrong(answer, says, capsys):
     assert reading_checks.check_unreadable(answer) == (says == "right")
     assert says in capsys.readouterr().out
-
-
-def test_exercise_1_tells_a_refused_answer_from_an_unreadable_one(capsys):
-    refused = lambda tau: sorted({*reading.unreadable(tau), *([3] if tau[3].kind == "response" and len(tau) < 36 else [])})
-    assert not reading_checks.check_unreadable(refused)
-    assert "response 3 was read: extract" in capsys.readouterr().out
 
 
 def but(**changed):
@@ -116,7 +110,7 @@ def test_exercise_2_says_what_is_wrong(answer, says, capsys):
         ([2, 3, 4, 5, 6, 21], [21], "calls for `use_whole_budget`"),
         ([1, 2, 3, 4, 5, 6], [21], "is what was asked of the policy"),
         ([2, 3, 4, 5, 6], [20], "is what the verifier said; the decision does not cite it"),
-        ([2, 3, 4, 5, 6], ["21"], "is a str"),
+        ([2, 3, 4, 5, 6], ["21"], "is of type str"),
         ([2, 3, 4, 5, 6], [77], "no event 77"),
     ],
 )

@@ -46,11 +46,11 @@ GUESSES = scaffold(ASK + SCORE + "env.submit(best[1])")
         (scaffold(ASK + 'env.submit(env.task["fallback"])'), "none was handed to extract"),
         (scaffold(ASK + 'for t in texts: extract(t)\nenv.submit(env.task["fallback"])'), "it uses no budget: 0 of 8"),
         (scaffold(ASK + SCORE), "never calls env.submit"),
-        (scaffold(ASK + SCORE + "env.submit(extract(texts[0]))"), "event 15 had scored 0.200. Keep the best"),
+        (scaffold(ASK + SCORE + "env.submit(extract(texts[0]))"), "event 20 had scored 0.200. Keep the best"),
         (scaffold(ASK + SCORE + 'env.submit("the best")'), "is no valid solution: unparsable"),
         (
             scaffold(ASK + 'for t in texts: env.evaluate(t + "}")\nenv.submit(extract(t))'),
-            "was handed to extract" if False else "none",
+            "all 4 solutions were refused, the first (event 7) as invalid: unparsable",
         ),
         (scaffold(ASK + "env.submit(best[1])"), "NameError: name 'best' is not defined"),
         (HEAD, "function 'run' is missing"),
@@ -63,18 +63,17 @@ def test_exercise_2_says_what_is_wrong(source, says, attempt, capsys):
     assert says in capsys.readouterr().out
 
 
-def test_exercise_2_tells_an_unmasked_policy_from_a_bad_extract(attempt, capsys):
-    reads_nothing = GUESSES.replace("return text[start:end + 1] if 0 <= start < end else None", "return None")
-    tail = 'for t in texts: extract(t)\nenv.submit(env.task["fallback"])'
-    assert not writing_checks.check_run(
-        attempt(reads_nothing.replace(SCORE.strip(), "best = (0, env.task['fallback'])\n    [extract(t) for t in texts]"))
-    )
-    assert "they were masked: extract is at fault" in capsys.readouterr().out
-    plain = scaffold(ASK.replace(', grammar="solution"', "") + tail).replace(
-        "return text[start:end + 1] if 0 <= start < end else None", "return None"
-    )
-    assert not writing_checks.check_run(attempt(plain))
-    assert 'a small model needs a mask: grammar="solution"' in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "ask, says",
+    [
+        (ASK, "they were masked: extract is at fault"),
+        (ASK.replace(', grammar="solution"', ""), 'a small model needs a mask: grammar="solution"'),
+    ],
+)
+def test_exercise_2_tells_an_unmasked_policy_from_a_bad_extract(ask, says, attempt, capsys):
+    source = scaffold(ask + 'for t in texts: extract(t)\nenv.submit(env.task["fallback"])')
+    assert not writing_checks.check_run(attempt(source.replace("return text[", "return None  # text[")))
+    assert says in capsys.readouterr().out
 
 
 def test_a_loop_without_end_is_killed_and_said(attempt, capsys):
@@ -188,7 +187,7 @@ def test_a_bench_executes_scaffolds_as_the_loop_does(lawbench_data, embedded_mod
     bench = writing.Bench(verifier_calls=4, tokens=500)
     assert bench.first.metrics["accepted"] and not bench.first.reading.verdicts
     wrong, right = bench.attempt("x = 1"), bench.attempt(GUESSES)
-    assert "SYSTEM_PROMPT" in wrong.trajectory.of("error")[0].data["message"] or "missing" in repr(wrong.trajectory.of("error"))
+    assert "'build_prompt' is missing" in wrong.trajectory.of("error")[0].data["message"] and "rolled back" in repr(wrong)
     assert right.metrics["step"] == 2 and right.metrics["used"]["verifier_calls"] == 4
     assert bench.attempt(GUESSES).trajectory.digest() == right.trajectory.digest()
     bench.close()
