@@ -1,4 +1,4 @@
-"""What the teaching notebooks call: a module a lesson, each with its data, its pictures and the checks of its exercises.
+"""What the teaching notebooks call: modules a lesson, with its data, its pictures and the checks of its exercises.
 
-Imports from ``tasks`` and ``view``; nothing imports it. Lessons need neither a run, a key nor a GPU.
+It may import everything; nothing imports it. Lessons need neither a key nor a GPU; the runs they look at are committed.
 """

@@ -32,7 +32,9 @@ def event_ids(value: Any, known: set[int], what: str) -> list[int]:
         raise Wrong(f"{what}: expected a list of event ids, got {type(value).__name__}")
     for number in value:
         if isinstance(number, bool) or not isinstance(number, int):
-            raise Wrong(f"{what}: {str(number)[:60]!r} is of type {type(number).__name__}; an event is named by its id, a whole number")
+            raise Wrong(
+                f"{what}: {str(number)[:60]!r} is of type {type(number).__name__}; an event is named by its id, a whole number"
+            )
         if number not in known:
             raise Wrong(f"{what}: there is no event {number}; ids go from {min(known)} to {max(known)}")
     return list(value)

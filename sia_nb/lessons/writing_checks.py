@@ -108,14 +108,15 @@ def check_worth(attempt: Attempt) -> str:
     score = metrics["score"]
     if not metrics["accepted"]:
         raise Wrong(f"{metrics['note']}: the gain over A_1 must be larger than the noise")
-    return f"score {score:.3f}; {metrics['note']}, with all but {cap - used:.0f} of the calls and {len(again)} repeats"
+    return f"score {score:.3f}; {metrics['note']}, with {used:.0f} of {cap:.0f} verifier calls and {len(again)} repeats"
 
 
 def _ended(attempt: Attempt) -> None:
     """Raises ``Wrong`` unless the execution ran to its end."""
     if attempt.trajectory is None:
         raise Wrong(f"your scaffold was not executed: {attempt.error}")
-    for event in attempt.trajectory.of("error"):
+    if errors := attempt.trajectory.of("error"):
+        event = errors[0]
         line = event.data["traceback"].strip().splitlines()[-1:] or [""]
         hint = " (see the contract above)" if event.data["where"] == "contract" else f" ({line[0]})" if line[0] else ""
         raise Wrong(f"it ended with an error: {event.data['message']}{hint}")
