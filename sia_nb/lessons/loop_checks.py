@@ -20,6 +20,11 @@ MISTAKEN = {
 }
 
 
+PLAIN = "that is right for the plain mean over texts; macro accuracy is a mean over charges of charges' means"
+SPREAD = "that is the spread of single texts; the error of a mean of n texts is smaller by sqrt(n)"
+UNPAIRED = "those are two errors added up as if of different texts; take the difference text by text first"
+
+
 @judged
 def check_places(run: Run, step: int, answer: Any) -> str:
     """Exercise 1: which file holds what."""
@@ -69,12 +74,12 @@ def check_noise(function: Callable[..., Any], pair: loop.Pair) -> str:
     lone = np.sqrt(sum(g.var(ddof=1) / len(g) for g in several)) / len(groups)
     known = (
         (pair.gain, "that is the gain; the noise is how far it may be off by the choice of texts"),
-        (loop.intervals(pair)["as if on different texts"], "those are two errors added up as if of different texts; take the difference text by text first"),
-        (d.std(ddof=1) / np.sqrt(len(d)), "that is right for the plain mean over texts; macro accuracy is a mean over charges of charges' means"),
-        (d.std() / np.sqrt(len(d)), "that is right for the plain mean over texts; macro accuracy is a mean over charges of charges' means"),
-        (d.std(ddof=1), "that is the spread of single texts; the error of a mean of n texts is smaller by sqrt(n)"),
-        (d.std(), "that is the spread of single texts; the error of a mean of n texts is smaller by sqrt(n)"),
-        (np.sqrt(sum(g.var() / len(g) for g in groups)) / len(groups), "divide the squares by n − 1 (ddof=1): a charge has few texts"),
+        (loop.intervals(pair)["as if on different texts"], UNPAIRED),
+        (d.std(ddof=1) / np.sqrt(len(d)), PLAIN),
+        (d.std() / np.sqrt(len(d)), PLAIN),
+        (d.std(ddof=1), SPREAD),
+        (d.std(), SPREAD),
+        (np.sqrt(sum(g.var() / len(g) for g in groups)) / len(groups), "divide the squares by n − 1: ddof=1"),
         (lone, "charges with one text count, too: they take the variance pooled over the others"),
         (pair.noise * len(groups), "divide by the number of charges: it is the error of a mean over charges"),
         (pair.noise**2, "that is the variance; take its root"),
@@ -104,10 +109,9 @@ def check_worth(run: Run, step: int, answer: Any, lever: Any) -> str:
             raise Wrong(f"{name}: that is for one verifier call; give it for 100")
         if np.isclose(said, 100 * g["gain"] / g["verifier_calls"], rtol=0.02):
             raise Wrong(f"{name}: that is in units of the score; divide by the noise, so that steps can be compared")
+        calls = f"{g['verifier_calls']:.0f} verifier calls"
         if np.isclose(said, g["gain"] / g["noise"], rtol=0.02):
-            raise Wrong(
-                f"{name}: that is the gain in noise units; it was paid with {g['verifier_calls']:.0f} verifier calls: give it for 100"
-            )
+            raise Wrong(f"{name}: that is the gain in noise units; it was paid with {calls}: give it for 100")
         raise Wrong(f"{name}: {said:.3g}, expected {wanted:.3g}: gain / noise × 100 / verifier calls")
     chose = str(loop.decisions(run).loc[step, "chose"])
     pulled = "harness" if chose == "harness" else "weights"

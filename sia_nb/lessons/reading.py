@@ -73,7 +73,7 @@ def unreadable(tau: Trajectory) -> list[int]:
 
 
 def failures(tau: Trajectory) -> dict[str, int]:
-    """How often an execution failed in each of ``MODES``; the verdict on an answer never scored before (``final``) is left out."""
+    """How often an execution failed in each of ``MODES``; the verdict that the host asked for (``final``) is left out."""
     asked = [e for e in tau.of("verdict") if not e.data.get("final")]
     start, end = tau.of("start")[0], tau.of("end")[-1]
     return {

@@ -58,14 +58,15 @@ def _why_not(tau: Trajectory, number: int) -> str:
     """Why an event is no unreadable response."""
     event = tau[number]
     if event.kind != "response":
-        return f"event {number} is of kind '{event.kind}', which {ASKED.get(event.kind, 'is no answer')}; name the response it is about"
+        return f"event {number} is of kind '{event.kind}', which {ASKED.get(event.kind, 'is no answer')}; name the response"
     tries = [e for e in tau.of("extract") if e.data["text_sha"] == text_sha(event.data["text"])]
     if not tries:
         return (
             f"response {number} was never handed to extract (the budget ended before): nobody tried to read it, so it is not "
             "unreadable. Look for an extract event with its text_sha and ok false"
         )
-    return f"response {number} was read: extract {tries[0].id} gave {reading.says(tries[0])[:60]}. Whether that is valid, the verdict says"
+    gave = reading.says(tries[0])[:60]
+    return f"response {number} was read: extract {tries[0].id} gave {gave}. The verdict says whether that is valid"
 
 
 @judged
@@ -156,7 +157,7 @@ def check_diagnosis(worst: Any, cure: Any) -> str:
             n, of = counted[said]
             shown = reading.example(tau, real)
             raise Wrong(
-                f"case {letter}: {n} of {of} are '{said}', and there is more of something else: see event {shown.id}, a {shown.kind}"
+                f"case {letter}: {n} of {of} are '{said}'; there is more of something else: see event {shown.id}, a {shown.kind}"
             )
         if cure[letter] not in offered:
             raise Wrong(
