@@ -184,7 +184,7 @@ def test_exercise_1_says_what_is_wrong(head, says, bench, capsys):
 
 @pytest.mark.slow
 def test_a_bench_executes_scaffolds_as_the_loop_does(lawbench_data, embedded_model):
-    bench = writing.Bench(verifier_calls=4, tokens=500)
+    bench = writing.Bench(verifier_calls=4, tokens=1200)
     assert bench.first.metrics["accepted"] and not bench.first.reading.verdicts
     wrong, right = bench.attempt("x = 1"), bench.attempt(GUESSES)
     assert "'build_prompt' is missing" in wrong.trajectory.of("error")[0].data["message"] and "rolled back" in repr(wrong)
