@@ -129,8 +129,16 @@ class LawBenchVerifier:
             DataError: an id was never scored as valid on this data, neither here nor by another process with
                 this cache folder.
         """
-        hits = [[float(p == y) for p, y in zip(self._known(i), self._labels, strict=True)] for i in (a, b)]
-        return macro_se([x - z for x, z in zip(*hits, strict=True)], self._labels)
+        differences = [x - z for x, z in zip(self.hits(a), self.hits(b), strict=True)]
+        return macro_se(differences, self._labels)
+
+    def hits(self, solution_id: str) -> list[float]:
+        """1.0 for each dev text whose charge a scored solution names, 0.0 for the others, in dev's order. Raises as ``paired_se``."""
+        return [float(p == y) for p, y in zip(self._known(solution_id), self._labels, strict=True)]
+
+    def dev_labels(self) -> list[int]:
+        """The charge of each dev text, as class numbers; the loop's own, never the sealed test's."""
+        return list(self._labels)
 
     def seal(self, solution: Solution, *, compiled: bool = False) -> dict[str, float]:
         """Fit on train + dev, score on the sealed test; a spec by its compiled source where ``compiled``.
