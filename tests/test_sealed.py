@@ -30,15 +30,15 @@ sealed = pytest.mark.trust(suite="sealed test", backend="")
 TIMES = re.compile(rb'"(seconds|created|hardware|load)": ?("[^"]*"|[0-9.e+-]+)')
 
 
-def linked(source: Path, target: Path) -> None:
-    """A data folder of its own whose files are those of ``source``, the cache aside."""
+def linked(source: Path, machine: Path, target: Path) -> None:
+    """A data folder of its own whose files are those of ``source``, verdicts aside; ``machine`` has its measured speed."""
     for part in ("lawbench", "denoising", "sealed"):
         if (source / part).exists():
             shutil.copytree(source / part, target / part, copy_function=os.link, dirs_exist_ok=True)
     (target / "cache").mkdir()
     for name in ("dtype.json", "speed.json"):  # this machine's, part of what makes a run repeat bit for bit
-        if (source / "cache" / name).exists():
-            shutil.copy(source / "cache" / name, target / "cache" / name)
+        if (machine / "cache" / name).exists():
+            shutil.copy(machine / "cache" / name, target / "cache" / name)
 
 
 def replace(path: Path, data: bytes) -> str:
@@ -92,7 +92,7 @@ def pair(request, tmp_path_factory, lawbench_data, embedded_model):
         data = folder / "data"
         source = lawbench_data if task == "lawbench" else request.getfixturevalue("denoising_data")
         data.mkdir()
-        linked(source.resolve(), data)
+        linked(source.resolve(), embedded_model.resolve(), data)
         (data / "models").symlink_to((embedded_model / "models").resolve())
         if planted:
             {"lawbench": plant_lawbench, "denoising": plant_denoising}[task](data)
