@@ -139,7 +139,7 @@ class Host:
             "page": ctypes.addressof(ctypes.c_char.from_buffer(self.page)), "files": {k: str(v) for k, v in paths.items() if v.exists()},
             "folders": {
                 "other runs": (str(self.folder / "results" / "runs"), "other"), "the system": ("/etc", "passwd"),
-                "repository": (str(repository), "README.md"), **{"home": (str(p.parent), p.name) for p in home},
+                "repository": (str(repository), "README.md"), **{f"home {n}": (str(p.parent), p.name) for n, p in enumerate(home[:1])},
             },
             "network": os.readlink("/proc/self/ns/net"),
             "victim": str(self.folder / "outside" / "victim"), "outside": str(self.folder / "outside"),

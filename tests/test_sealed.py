@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sealed_loop import INSTANCES
 
 from sia_nb import phases
 from sia_nb.errors import StoreError
@@ -26,6 +27,7 @@ from sia_nb.tasks.files import sha256
 
 CANARY = "canary-7d20e5-sealed"
 KEY = "sk-canary-of-a-key-51c7"
+pytestmark = pytest.mark.timeout(1800)
 sealed = pytest.mark.trust(suite="sealed test", backend="")
 TIMES = re.compile(rb'"(seconds|created|hardware|load)": ?("[^"]*"|[0-9.e+-]+)')
 
@@ -66,8 +68,8 @@ def plant_denoising(folder: Path) -> None:
     from sia_nb.tasks.denoising.files import Layout, write_counts
 
     layout = Layout(folder)
-    split, manifest = data.sealed(layout, "pbmc68k"), read_json(layout.manifest)
-    path = layout.sealed("pbmc68k")
+    split, manifest = data.sealed(layout, INSTANCES["denoising"]), read_json(layout.manifest)
+    path = layout.sealed(INSTANCES["denoising"])
     path.unlink()
     manifest["sealed"][path.name] = write_counts(path, train=split.train[::-1], test=split.test[::-1])
     replace(layout.manifest, json.dumps(manifest).encode())
