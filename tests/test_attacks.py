@@ -182,7 +182,7 @@ def test_a_solution_that_writes_a_pickle_as_its_output(host, backend, only, deno
 def test_limits(name, backend, tmp_path):
     source, limits = exhausting(name)
     began = time.monotonic()
-    done, trajectory = perform(tmp_path, source, backend, seconds=3.0)
+    done, trajectory = perform(tmp_path, source, backend, seconds=3.0 if "seconds" in limits else 15.0)
     work = tmp_path / "work"
     said = [e.data["what"] for e in trajectory.of("limit")]
     assert left_in(work) == [] and time.monotonic() - began < 45
@@ -193,7 +193,7 @@ def test_limits(name, backend, tmp_path):
     if (work / "handles").exists():
         assert int((work / "handles").read_text()) <= 256
     if (work / "threads").exists():
-        assert int((work / "threads").read_text() or 0) <= 2000
+        assert int((work / "threads").read_text() or 0) < 20_000
     usage = subprocess.run(["du", "-sm", str(work)], capture_output=True, text=True, check=True).stdout
     assert int(usage.split()[0]) < 200 and len(list(work.iterdir())) < 100_000
     remove_tree(work)
