@@ -21,7 +21,7 @@ from typing import Any
 from .agents import rewards
 from .agents.base import Decision, View
 from .config import make_config
-from .errors import InvalidSolution, StoreError
+from .errors import BudgetExceeded, InvalidSolution, StoreError
 from .scaffold.contract import Budget
 from .steps import (
     archive,
@@ -245,10 +245,14 @@ def feedback_decision(run: Run, step: int = 1) -> Decision:
     view, started = feedback_view(run, step), time.monotonic()
     task = get_task(run.config.task)
     with open_run_agents(run, task) as (_, feedback):
-        decision = feedback.decide(view)
-        written = [folder / "decision.json"]
-        if decision.action == "harness":
-            improvement = feedback.improve(view)
+        written, improvement = [folder / "decision.json"], None
+        try:
+            decision = feedback.decide(view)
+            if decision.action == "harness":
+                improvement = feedback.improve(view)
+        except BudgetExceeded as error:  # the run ends with what it has
+            decision = Decision("stop", str(error), rule="budget")
+        if improvement is not None:
             write_atomic(folder / "improvement.md", improvement.report)
             parent = step if view.metrics["accepted"] else view.metrics["incumbent"]
             origin = {"action": "harness", "parent": parent, "edits": list(improvement.edits), "author": feedback.kind}

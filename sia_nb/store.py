@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .budget import read_prices
 from .config import RunConfig, validate
 from .errors import ConfigError, StoreError
 
@@ -207,9 +208,9 @@ class Run:
             return run
         if path.exists() and any(path.iterdir()):
             raise StoreError(f"{path} is not empty and holds no run.json; name an empty or new folder")
-        write_json(
-            path / "run.json", {"format": FORMAT, "config": config.model_dump(), **provenance(), "data": {}, "notices": []}
-        )
+        prices = {"prices": read_prices(config.prices)} if config.prices else {}
+        given = {"format": FORMAT, "config": config.model_dump(), **provenance(), **prices, "data": {}, "notices": []}
+        write_json(path / "run.json", given)
         return cls(path)
 
     def update(self, **changes: Any) -> None:
@@ -329,6 +330,8 @@ def run_name(config: RunConfig) -> str:
     values = config.model_dump()
     if values["devices"] == 1:
         del values["devices"]  # the names of runs made before it could be chosen stay
+    if not values["prices"]:
+        del values["prices"]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
     return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
 

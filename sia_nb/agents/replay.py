@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import AgentError
 from .base import Decision, Improvement, View
-from .record import read_calls, to_decision, to_improvement, view_inputs, write_inputs
+from .record import read_calls, to_decision, to_improvement, unless_stopped, view_inputs, write_inputs
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Tape:
 
         Raises:
             AgentError: the record is at its end, or the question differs (strict).
+            BudgetExceeded: in the recorded run a cap came before the answer.
         """
         if self.position >= len(self.results):
             raise AgentError(
@@ -67,7 +68,7 @@ class Tape:
                 log.warning("%s The recorded answer is used all the same.", message)
                 break
         self.position += 1
-        return entry["output"]
+        return unless_stopped(entry["output"])
 
 
 class ReplayMetaAgent:
