@@ -42,7 +42,7 @@ from .steps import (
     trajectory,
     worn,
 )
-from .store import Run, read_json, results_dir, write_atomic, write_json
+from .store import Run, keeps, read_json, results_dir, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Solution, Task, Verifier
 from .training.hyper import ALGORITHMS, MENU
@@ -84,6 +84,7 @@ def open_run(run_dir: str = "", *, task: str = "lawbench", profile: str = "smoke
 # -- phase 1 -----------------------------------------------------------------------------------------
 
 
+@keeps
 def init_scaffold(run: Run) -> str:
     """A_1 = M(U, R): the Meta-Agent writes the first scaffold. Returns its source.
 
@@ -105,6 +106,7 @@ def init_scaffold(run: Run) -> str:
 # -- phase 2 -----------------------------------------------------------------------------------------
 
 
+@keeps
 def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
     """Execute A_g in the sandbox, record τ_g, and return E_g. Needs the phase before; runs it for step 1.
 
@@ -232,6 +234,7 @@ def _keep_or_roll_back(run: Run, step: int, metrics: dict[str, Any], verifier: V
 # -- phase 3 -----------------------------------------------------------------------------------------
 
 
+@keeps
 def feedback_decision(run: Run, step: int = 1) -> Decision:
     """F reads A_g, τ_g and E_g and chooses; a harness update also writes A_{g+1} and its report.
 
@@ -301,6 +304,7 @@ def feedback_view(run: Run, step: int) -> View:
 # -- the report --------------------------------------------------------------------------------------
 
 
+@keeps
 def report(run: Run) -> dict[str, Any]:
     """Open the sealed test, once a run: the baseline (A_1's answer) and the best by dev. Written to report.json.
 
@@ -310,6 +314,8 @@ def report(run: Run) -> dict[str, Any]:
     """
     path = run.path / "report.json"
     if path.exists():
+        if not (run.path / "manifest.json").exists() and not run.info.get("trimmed"):
+            run.write_manifest()
         return read_json(path)
     steps = run.executed()
     if not steps:
@@ -346,6 +352,7 @@ def report(run: Run) -> dict[str, Any]:
     }
     spend(run, steps[-1], "report", seconds=time.monotonic() - started)
     write_json(path, result)
+    run.write_manifest()
     return result
 
 

@@ -35,7 +35,7 @@ from .steps import (
     trajectory,
     worn,
 )
-from .store import Run, data_dir, read_json, write_json
+from .store import Run, data_dir, keeps, read_json, write_json
 from .tasks import get_task
 from .training.hyper import Hyper, make_hyper
 
@@ -43,6 +43,7 @@ LAST_BREATH = 60  # seconds to wait for another process in the folder
 OnStep = Callable[[dict[str, Any]], None]
 
 
+@keeps
 def weight_update(
     run: Run,
     step: int = 0,
