@@ -10,7 +10,7 @@ PY      := $(VENV)/bin/python
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench lock clean
+.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench trust lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ figures: setup  ## redraw the figures from finished runs and the committed refer
 
 bench: data model  ## run the benchmarks; writes results/reference/bench
 	@for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(PY) $$b || exit 1; done
+
+trust: data model  ## try the attacks, kill points, faults and fuzz; writes results/reference/trust.json, prints its table
+	$(PY) -m pytest $(TOGETHER) -m trust --trust results/reference/trust.json
 
 lock:  ## pin what pyproject.toml asks for, from a fresh environment
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet -e ".[dev]" setuptools

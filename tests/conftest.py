@@ -10,6 +10,8 @@ from hypothesis import settings
 
 from sia_nb.store import data_dir
 
+pytest_plugins = ["trust"]
+
 settings.register_profile("repeatable", deadline=None, derandomize=True)  # the same examples in every run
 settings.register_profile("explore", deadline=None, max_examples=2000)  # other ones each time: make fuzz
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
