@@ -94,9 +94,8 @@ def weight_update(
     place_scaffold(run, step + 1, run.scaffold(parent), origin | {"weights": step + 1, "algorithm": chosen.algorithm})
     used = {k: result[k] for k in ("verifier_calls", "tokens")}
     spend(run, step + 1, "train", **used, seconds=time.monotonic() - started)
-    files = [
-        f for f in sorted(folder.rglob("*")) if f.is_file() and f.relative_to(folder).parts[0] not in ("checkpoint", ".lock")
-    ]
+    kept = [f for f in sorted(folder.rglob("*")) if f.is_file() and "checkpoint" not in f.relative_to(folder).parts]
+    files = [f for f in kept if not f.name.startswith(".")]  # a lock, and what a kill left half written
     run.finish(step + 1, "train", [*files, run.step(step + 1) / "scaffold" / "agent.py", run.step(step + 1) / "origin.json"])
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # it has served: some 120 MB
     return {**result, "folder": str(folder)}
