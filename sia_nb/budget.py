@@ -93,9 +93,13 @@ def read_prices(path: Path | str) -> dict[str, Any]:
             raise ConfigError(f"{where}: model '{model}' is {given!r:.60}; expected an object with {', '.join(known)}.")
         for name, value in given.items():
             if name not in known:
-                raise ConfigError(f"{where}: model '{model}': field '{name}' is not known.{nearest(name, known)} Known: {', '.join(known)}.")
+                raise ConfigError(
+                    f"{where}: model '{model}': field '{name}' is not known.{nearest(name, known)} Known: {', '.join(known)}."
+                )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ConfigError(f"{where}: model '{model}': {name} is {value!r:.60}; expected US dollars per million tokens, at least 0.")
+                raise ConfigError(
+                    f"{where}: model '{model}': {name} is {value!r:.60}; expected US dollars per million tokens, at least 0."
+                )
         for name in ("input", "output"):
             if name not in given:
                 raise ConfigError(f"{where}: model '{model}': '{name}' is missing.")

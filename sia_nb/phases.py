@@ -12,6 +12,7 @@ phase counts once its completion mark is written, and is done again from its sta
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from itertools import islice
@@ -40,6 +41,7 @@ from .steps import (
     trained_solutions,
     training_summary,
     trajectory,
+    trusted,
     worn,
 )
 from .store import Run, keeps, read_json, results_dir, write_atomic, write_json
@@ -96,7 +98,7 @@ def init_scaffold(run: Run) -> str:
     task, started = get_task(run.config.task), time.monotonic()
     with open_run_agents(run, task) as (meta, _):
         source = meta.write(task.spec_text(), task.reference())
-        author = meta.kind
+        author = meta.author
     place_scaffold(run, 1, source, {"action": "init", "parent": 0, "edits": [], "author": author})
     spend(run, 1, "init", seconds=time.monotonic() - started)
     run.finish(1, "init", [run.step(1) / "scaffold" / "agent.py", run.step(1) / "origin.json"])
@@ -107,12 +109,15 @@ def init_scaffold(run: Run) -> str:
 
 
 @keeps
-def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
+def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Verifier | None = None) -> dict[str, Any]:
     """Execute A_g in the sandbox, record τ_g, and return E_g. Needs the phase before; runs it for step 1.
 
     E_g holds: score (best of the submitted solution on dev), valid, reason, solution, noise (paired standard
     error of the difference to the incumbent), accepted, incumbent (the step that the loop goes on from), note,
     counts, used, budget, solutions (the best distinct valid ones).
+
+    Args:
+        policy, verifier: in place of the config's; a replay's.
     """
     if run.done(step, "run"):
         return run.metrics(step)
@@ -143,8 +148,8 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
 
     prepare_data(run)
     weights = worn(run, step)
-    policy = open_policy(run, weights)
-    with open_verifier(run, task) as verifier, sampling(policy):
+    policy = policy or open_policy(run, weights)
+    with contextlib.nullcontext(verifier) if verifier else open_verifier(run, task) as verifier, sampling(policy):
         execution = execute(
             source,
             task=task,
@@ -156,7 +161,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
             scored=scored_before(run, step),
             workdir=workdir,
             trajectory_path=tau,
-            trusted=run.origin(step)["author"] == "playbook",
+            trusted=trusted(run, step),
             unsafe=config.unsafe_no_sandbox,
             instance=config.instance or None,
             on_event=on_event,
@@ -258,7 +263,7 @@ def feedback_decision(run: Run, step: int = 1) -> Decision:
         if improvement is not None:
             write_atomic(folder / "improvement.md", improvement.report)
             parent = step if view.metrics["accepted"] else view.metrics["incumbent"]
-            origin = {"action": "harness", "parent": parent, "edits": list(improvement.edits), "author": feedback.kind}
+            origin = {"action": "harness", "parent": parent, "edits": list(improvement.edits), "author": feedback.author}
             origin["weights"] = worn(run, parent)
             place_scaffold(run, step + 1, improvement.scaffold, origin)
             written += [

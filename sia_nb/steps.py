@@ -221,6 +221,11 @@ def worn(run: Run, step: int) -> int:
     return int(run.origin(step).get("weights", 0))
 
 
+def trusted(run: Run, step: int) -> bool:
+    """Whether A_g is the kit's own work: written by the playbook in this very run, and not taken from a record."""
+    return run.config.agent == "playbook" and run.origin(step)["author"] == "playbook"
+
+
 def training_summary(run: Run, step: int) -> dict[str, Any] | None:
     """What the weight update that made step g came to; None for any other step."""
     return read_json(run.step(step) / "weights" / "result.json") if run.done(step, "train") else None

@@ -268,7 +268,11 @@ class Run:
             if error.errno not in _DISK:
                 raise
             self._present()
-            what = "the disk is full; free some space" if error.errno == errno.ENOSPC else f"{error.strerror}; check the disk and its rights"
+            what = (
+                "the disk is full; free some space"
+                if error.errno == errno.ENOSPC
+                else f"{error.strerror}; check the disk and its rights"
+            )
             raise StoreError(
                 f"{error.filename or self.path}: {what}, then `python -m sia_nb resume {self.path.name}`. What was done so far is kept."
             ) from error
@@ -276,7 +280,9 @@ class Run:
 
     def _present(self) -> None:
         if not (self.path / "run.json").exists():
-            raise StoreError(f"{self.path} went away, or its run.json did; put the folder back and resume the run, or begin a new one")
+            raise StoreError(
+                f"{self.path} went away, or its run.json did; put the folder back and resume the run, or begin a new one"
+            )
 
     def record(self) -> dict[str, Path]:
         """Every file of the run's record by name; notebooks, figures, working folders and hidden files are none of it."""
@@ -402,6 +408,15 @@ def find_run(name: str) -> Run:
     Raises:
         StoreError: there is none; the message names the nearest.
     """
+    return Run(find_folder(name))
+
+
+def find_folder(name: str) -> Path:
+    """The folder of the run called ``name``, be it damaged.
+
+    Raises:
+        StoreError: there is none; the message names the nearest.
+    """
     from .errors import nearest
 
     candidates = [Path(name), results_dir() / "runs" / name]
@@ -409,7 +424,7 @@ def find_run(name: str) -> Run:
         candidates += sorted((results_dir() / "reference").glob(f"*/*/{name}"))
     for path in candidates:
         if (path / "run.json").exists():
-            return Run(path)
+            return path
     known = [p.parent.name for p in sorted((results_dir() / "runs").glob("*/run.json"))]
     raise StoreError(
         f"no run called '{name}'.{nearest(name, known)} Known: {', '.join(known) or 'none yet; `python -m sia_nb run` makes one'}."

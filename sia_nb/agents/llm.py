@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 from ..budget import Price, dollars
 from ..errors import AgentError
-from ..scaffold.contract import CONTRACT
 from ..patience import Slow, within
+from ..scaffold.contract import CONTRACT
 from .base import Decision, Improvement, Recorder, View
 from .digest import digest
 from .tools import WRITE, Tool, Unusable, clean, decide_tool, read_decision, read_scaffold
@@ -200,7 +200,10 @@ class Caller:
         """US dollars that a call can cost at most: a token has at least a byte, and the answer its limit."""
         sent = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")) + 1000  # what a provider adds for tools
         prices, model = self.options.prices, self.transport.model
-        ways = [dollars(model, output_tokens=body["max_tokens"], prices=prices, **{k: sent}) for k in ("input_tokens", "cache_write_tokens")]
+        ways = [
+            dollars(model, output_tokens=body["max_tokens"], prices=prices, **{k: sent})
+            for k in ("input_tokens", "cache_write_tokens")
+        ]
         return None if None in ways else max(ways)
 
     def _usage(self, tokens: dict[str, int], started: float) -> dict[str, Any]:

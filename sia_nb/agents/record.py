@@ -258,6 +258,7 @@ class Recorded:
     def __init__(self, agent: Any, recorder: AgentRecorder):
         self.agent, self.recorder = agent, recorder
         self.kind, self.model = agent.kind, agent.model
+        self.author = getattr(agent, "author", agent.kind)
 
     def write(self, spec: str, reference: str) -> str:
         """See ``MetaAgent.write``."""

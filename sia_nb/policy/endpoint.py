@@ -70,7 +70,7 @@ class EndpointPolicy:
 
     def longest(self, segments: Sequence[tuple[str, ...]]) -> int:
         """An upper bound on the tokens of the grammar's longest text: its bytes in UTF-8, and the end token."""
-        return 1 + sum(max(len(choice.encode("utf-8")) for choice in part) for part in segments)
+        return longest(segments)
 
     def sample(
         self,
@@ -147,6 +147,11 @@ class EndpointPolicy:
         if status == 404:
             return f"{where} It may not serve '{self.name}', or the URL lacks its /v1."
         return f"{where} With a grammar, see whether it takes mode '{self._mode}' (others: {', '.join(MODES)})."
+
+
+def longest(segments: Sequence[tuple[str, ...]]) -> int:
+    """An upper bound on the tokens of the grammar's longest text: its bytes in UTF-8, and the end token."""
+    return 1 + sum(max(len(choice.encode("utf-8")) for choice in part) for part in segments)
 
 
 def regex(segments: Sequence[tuple[str, ...]]) -> str:

@@ -103,7 +103,10 @@ def _metrics(run: Run, g: int, tau: Trajectory, name: str, found: Findings) -> N
     }  # fmt: skip
     for key, value in counts.items():
         found.same(name, f"counts.{key}", m["counts"].get(key), value, "trajectory.jsonl")
-    used = {"verifier_calls": sum(not v.data["repeat"] for v in asked), "tokens": sum(e.data["tokens"] for e in tau.of("response"))}
+    used = {
+        "verifier_calls": sum(not v.data["repeat"] for v in asked),
+        "tokens": sum(e.data["tokens"] for e in tau.of("response")),
+    }
     found.same(f"step_{g:03d}/trajectory.jsonl", "end.used", tau.events[-1].data["used"], used, "the events before it")
     for key, value in used.items():
         found.same(name, f"used.{key}", m["used"][key], value + trained[key], "trajectory.jsonl")
@@ -201,7 +204,9 @@ def _origin(run: Run, g: int, results: dict[tuple[str, int], Any], name: str, fo
         report = (run.step(g - 1) / "improvement.md").read_text(encoding="utf-8")
         found.same(f"step_{g - 1:03d}/improvement.md", "", report, output["report"], "agent_calls.jsonl")
     elif action == "weights":
-        found.same(agent, "", source, run.scaffold(origin["parent"]), f"step {origin['parent']}, whose scaffold was trained through")
+        found.same(
+            agent, "", source, run.scaffold(origin["parent"]), f"step {origin['parent']}, whose scaffold was trained through"
+        )
         found.same(name, "weights", origin["weights"], g, "the step's number")
         found.same(name, "algorithm", origin["algorithm"], _trained(run, g).get("algorithm"), "weights/result.json")
 
@@ -249,5 +254,3 @@ def _training(run: Run, g: int, name: str, found: Findings) -> None:
     if weights.exists():
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         found.same(f"{name}/result.json", "adapter", result["adapter"], digest, "adapter_model.safetensors")
-
-
