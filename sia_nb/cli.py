@@ -269,9 +269,9 @@ def _replay(args: argparse.Namespace, _: list[str]) -> int:
     from .store import find_folder
 
     source = find_folder(args.run)
-    departure = replay(source, Path(args.out) if args.out else None)
-    print(f"{source.name}: {departure or 'repeated bit for bit, times aside'}")
-    return 1 if departure else 0
+    outcome = replay(source, Path(args.out) if args.out else None)
+    print(f"{source.name}: {outcome}")
+    return 1 if outcome.departure or outcome.shown else 0
 
 
 def _figures(args: argparse.Namespace, _: list[str]) -> None:

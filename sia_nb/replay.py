@@ -6,6 +6,7 @@ the code of today: sandbox, gateway, budgets, every verdict, the choice of what 
 phase what it wrote is compared with the record, times and the sandbox's name aside; the first difference ends the replay.
 A verdict whose figures differ from the recorded ones by no more than TOLERANCE, as between two processors, is told and counted,
 and the recorded figures are gone on with, so that all that follows is compared to the last bit.
+Where F would be shown something else today, the recorded answer is used all the same, and the names of what differs are told.
 What training made of the weights cannot be repeated without the model and is taken over.
 
 It may import everything but ``cli``.
@@ -14,165 +15,51 @@ It may import everything but ``cli``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import phases
-from .agents.record import MACHINE
+from .agents.record import read_calls, view_inputs
 from .config import validate
-from .errors import AgentError, ConfigError, SiaError, StoreError
-from .policy.sample import Sample
+from .errors import ConfigError, StoreError
+from .recorded import TOLERANCE, Departed, Departure, RecordedPolicy, RecordedVerifier, difference
 from .scaffold.execute import call_scaffold
 from .steps import open_verifier, prepare_data, spend, trusted
-from .store import Run, data_dir, keeps, read_json, read_lines, results_dir
+from .store import Run, keeps, read_json, read_lines, results_dir
 from .tasks import get_task
-from .tasks.base import Score, Solution, Verifier
 from .trajectory import Trajectory
-
-LEFT_OUT = (*MACHINE, "created")
-TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Departure:
-    """The first place where a replay and its record are not the same."""
+class Outcome:
+    """What a replay came to."""
 
-    step: int  # 0: the run as a whole
-    file: str  # within the run's folder
-    event: int | None  # of a trajectory; a line of a file of lines
-    field: str
-    recorded: Any
-    now: Any
+    departure: Departure | None  # where it ended; None: at the report, all files being the same
+    shown: dict[str, list[int]]  # what F would be shown otherwise today, by name, and after which steps
+    verdicts: int  # asked for anew
+    differing: int  # of those, with figures that are not equal but within TOLERANCE
+    largest: float  # difference between two figures
+
+    @property
+    def exact(self) -> bool:
+        """The same to the last bit, and F shown the same."""
+        return self.departure is None and not self.shown and not self.differing
 
     def __str__(self) -> str:
-        where = (
-            f"{self.file}"
-            + (f", event {self.event}" if self.event is not None else "")
-            + (f", {self.field}" if self.field else "")
-        )
-        return f"departs at step {self.step}: {where}: recorded {_short(self.recorded)}, now {_short(self.now)}"
+        if self.departure:
+            return str(self.departure)
+        said = [f"every file repeated to the last bit, times aside; {self.verdicts} verdicts asked for anew"]
+        if self.differing:
+            said.append(f"{self.differing} of them differ by at most {self.largest:.1e}, as between two processors or versions")
+        for name, steps in self.shown.items():
+            said.append(f"F is shown another '{name}' than then after step {', '.join(map(str, steps))}: that code has changed")
+        return "; ".join(said)
 
 
-class Departed(SiaError):
-    """The replay asked its policy for something that is not on record."""
-
-    def __init__(self, departure: Departure):
-        super().__init__(str(departure))
-        self.departure = departure
-
-
-class RecordedPolicy:
-    """Gives back the texts of a recorded execution, in order, where it is asked what was asked then."""
-
-    tokenizer = model = None
-
-    def __init__(self, run: Run, step: int):
-        self.run, self.step, self.name = run, step, f"record of {run.path.name}"
-        self.file = f"step_{step:03d}/trajectory.jsonl"
-        tau = Trajectory.read(run.path / self.file)
-        self._asked = {e.id: e.data for e in tau.of("sample")}
-        self._left = tau.of("response")
-        self._longest: dict[Any, int] = {}
-
-    def longest(self, segments: Sequence[tuple[str, ...]]) -> int:
-        """As the run's own policy counts it."""
-        config, key = self.run.config, tuple(segments)
-        if key not in self._longest:
-            if config.policy_url:
-                from .policy.endpoint import longest
-
-                self._longest[key] = longest(segments)
-            else:
-                from .policy.grammar import Grammar
-                from .policy.model import open_tokenizer
-
-                self._longest[key] = Grammar(key, open_tokenizer(config.policy, data_dir=data_dir())).longest
-        return self._longest[key]
-
-    def sample(
-        self,
-        messages: list[dict[str, str]],
-        n: int = 1,
-        *,
-        temperature: float = 1.0,
-        max_tokens: int = 160,
-        segments: Sequence[tuple[str, ...]] | None = None,
-        seed: int = 0,
-    ) -> list[Sample]:
-        """The next ``n`` recorded texts.
-
-        Raises:
-            Departed: the question is not the recorded one, or the record is at its end.
-        """
-        now = {"messages": messages, "temperature": temperature, "grammar": segments is not None}
-        out = []
-        for _ in range(n):
-            if not self._left:
-                raise Departed(Departure(self.step, self.file, None, "response", "no more of them", now))
-            event = self._left.pop(0)
-            asked = event.data["sample"]
-            then = self._asked[asked]
-            for name, value in now.items():
-                if then[name] != value:
-                    raise Departed(Departure(self.step, self.file, asked, name, then[name], value))
-            d = event.data
-            logprob = float("nan") if d["logprob"] is None else d["logprob"]
-            out.append(Sample(d["text"], d["tokens"], (), logprob, d["stop"]))
-        return out
-
-
-class RecordedVerifier:
-    """Asks the verifier, and gives back the recorded figures where it says the same up to TOLERANCE."""
-
-    def __init__(self, run: Run, real: Verifier):
-        self.run, self.real, self.step = run, real, 0
-        self.asked = 0
-        self.largest = 0.0  # difference between two figures
-        self.differing: set[str] = set()  # solutions whose figures differ at all
-        self._known: dict[str, dict[str, Any]] = {}
-        for g in run.executed():
-            for e in Trajectory.read(run.step(g) / "trajectory.jsonl").of("verdict"):
-                self._known.setdefault(e.data["solution_id"], e.data)
-
-    def score(self, solution: Solution) -> Score:
-        """The verdict; where it departs, the trajectory will."""
-        score, then = self.real.score(solution), self._known.get(solution.id)
-        self.asked += 1
-        if then is None:
-            return score
-        now = {"score": score.value, "valid": score.valid, "reason": score.reason, "metrics": dict(score.metrics)}
-        if self.near({k: then[k] for k in now}, now, solution.id):
-            return replace(score, value=then["score"], metrics=then["metrics"])
-        return score
-
-    def paired_se(self, a: str, b: str) -> float:
-        """The noise."""
-        now, then = self.real.paired_se(a, b), self.run.metrics(self.step)["noise"]
-        return then if self.near(then, now, a) else now
-
-    def near(self, then: Any, now: Any, name: str) -> bool:
-        """Whether two figures or records of some are the same up to TOLERANCE; counts those that are not equal."""
-        if difference(then, now) is None:
-            return True
-        if difference(then, now, within=TOLERANCE) is not None:
-            return False
-        self.differing.add(name)
-        self.largest = max(self.largest, _largest(then, now))
-        return True
-
-
-def _largest(then: Any, now: Any) -> float:
-    if isinstance(then, dict):
-        return max((_largest(then[k], now[k]) for k in then if k not in LEFT_OUT), default=0.0)
-    if isinstance(then, list):
-        return max((_largest(a, b) for a, b in zip(then, now, strict=True)), default=0.0)
-    return abs(then - now) if isinstance(then, int | float) else 0.0
-
-
-def replay(source: Path, folder: Path | None = None, *, echo: Callable[[str], None] = print) -> Departure | None:
-    """Repeat the run at ``source`` in ``folder`` (default: results/replays/<name>); where it departs, None where nowhere.
+def replay(source: Path, folder: Path | None = None, *, echo: Callable[[str], None] = print) -> Outcome:
+    """Repeat the run at ``source`` in ``folder`` (default: results/replays/<name>) as far as it goes.
 
     Raises:
         ConfigError: ``folder`` holds something else. StoreError: ``source`` is damaged or not finished.
@@ -183,30 +70,38 @@ def replay(source: Path, folder: Path | None = None, *, echo: Callable[[str], No
         raise StoreError(f"{old.path.name} is not finished: `python -m sia_nb resume {old.path.name}` first")
     run = _begin(old, Path(folder) if folder else results_dir() / "replays" / old.path.name)
     prepare_data(run)
+    with open_verifier(run, get_task(run.config.task)) as real:
+        verifier = RecordedVerifier(old, real)
+        try:
+            departure = _steps(old, run, verifier, echo)
+        except Departed as departed:
+            departure = departed.departure
+    departure = departure or _report(old, run, verifier, echo)
+    shown: dict[str, list[int]] = {}
+    for g, name in verifier.shown:
+        shown.setdefault(name, []).append(g)
+    return Outcome(departure, shown, verifier.asked, len(verifier.differing), verifier.largest)
+
+
+def _steps(old: Run, run: Run, verifier: RecordedVerifier, echo: Callable[[str], None]) -> Departure | None:
     if found := difference(old.info["data"], run.info["data"]):
-        return Departure(0, "run.json", None, f"data{found[0]}", *found[1:])
-    try:
-        with open_verifier(run, get_task(run.config.task)) as real:
-            verifier = RecordedVerifier(old, real)
-            for g in old.executed():
-                verifier.step = g
-                for step in (_first, _trained, _executed, _decided):
-                    if found := step(old, run, g, verifier):
-                        return found
-                echo(f"step {g}: the same ({len(Trajectory.read(run.step(g) / 'trajectory.jsonl'))} events)")
-        phases.report(run)
-    except Departed as departed:
-        return departed.departure
+        return Departure(0, "run.json", None, f"data.{found[0]}", *found[1:])
+    for g in old.executed():
+        verifier.step = g
+        for step in (_first, _trained, _executed, _decided):
+            if found := step(old, run, g, verifier):
+                return found
+        echo(f"step {g}: the same ({len(Trajectory.read(run.step(g) / 'trajectory.jsonl'))} events)")
+    return None
+
+
+def _report(old: Run, run: Run, verifier: RecordedVerifier, echo: Callable[[str], None]) -> Departure | None:
+    phases.report(run)
     for name in ["report.json"] + [n for n in ("peers.json",) if (old.path / n).exists()]:
         then, now = ({k: v for k, v in read_json(r.path / name).items() if k != "run"} for r in (old, run))
         if not verifier.near(then, now, name):
             return Departure(0, name, None, *difference(then, now, within=TOLERANCE))
     echo("the report: the same")
-    if verifier.differing:
-        echo(
-            f"{len(verifier.differing)} of {verifier.asked} verdicts differ from the record by at most {verifier.largest:.1e}, "
-            "as between two processors or versions; everything else is the same to the last bit"
-        )
     return None
 
 
@@ -218,17 +113,16 @@ def _begin(old: Run, folder: Path) -> Run:
             raise ConfigError(f"{folder} holds something that is no replay; name another folder with --out")
         shutil.rmtree(folder)
     run = Run.create(config, folder)
-    run.update(trimmed=True, notices=[f"a replay of {old.path.name}: its agents' and policy's texts come from that record"])
+    run.update(
+        trimmed=True, strict=False, notices=[f"a replay of {old.path.name}: its agents' and policy's texts come from that record"]
+    )
     return run
 
 
 def _first(old: Run, run: Run, g: int, verifier: RecordedVerifier) -> Departure | None:
     if g > 1:
         return None
-    try:
-        phases.init_scaffold(run)
-    except AgentError as error:
-        return Departure(1, "agent_calls.jsonl", None, "write", "see there", str(error))
+    phases.init_scaffold(run)
     return _written(old, run, 1)
 
 
@@ -247,10 +141,9 @@ def _executed(old: Run, run: Run, g: int, verifier: RecordedVerifier) -> Departu
 def _decided(old: Run, run: Run, g: int, verifier: RecordedVerifier) -> Departure | None:
     if not (old.step(g) / "decision.done.json").exists():
         return None
-    try:
-        phases.feedback_decision(run, g)
-    except AgentError as error:
-        return Departure(g, "agent_calls.jsonl", None, "inputs", "see there", str(error))
+    shown, then = view_inputs(phases.feedback_view(run, g)), _question(old, g)
+    verifier.shown += [(g, n) for n in dict.fromkeys([*then, *shown]) if then.get(n) != shown.get(n)]
+    phases.feedback_decision(run, g)
     if found := _json(old, run, g, "decision.json"):
         return found
     if read_json(old.step(g) / "decision.json")["action"] != "harness":
@@ -259,6 +152,12 @@ def _decided(old: Run, run: Run, g: int, verifier: RecordedVerifier) -> Departur
     if then != now:
         return Departure(g, f"step_{g:03d}/improvement.md", None, "", then, now)
     return _written(old, run, g + 1)
+
+
+def _question(old: Run, g: int) -> dict[str, Any]:
+    """Fingerprints of what F was given after step g."""
+    results = (e for e in read_calls(old.path / "agent_calls.jsonl") if e["event"] == "result" and e["purpose"] == "decide")
+    return next((e["inputs"] for e in results if e["inputs"]["step"] == g), {})
 
 
 def _written(old: Run, run: Run, g: int) -> Departure | None:
@@ -322,31 +221,3 @@ def _events(old: Run, path: Path, g: int, *, prefix: bool = False) -> Departure 
     if len(then) != len(now) and not prefix:
         return Departure(g, file, min(len(then), len(now)), "", f"{len(then)} events", f"{len(now)} events")
     return None
-
-
-def difference(then: Any, now: Any, where: str = "", *, within: float = 0.0) -> tuple[str, Any, Any] | None:
-    """The first place where two pieces of plain data differ, with both values; times and sandboxes' names are left out.
-
-    Numbers that are not whole count as equal where they differ by no more than ``within``.
-    """
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*then, *now]):
-            if key in LEFT_OUT:
-                continue
-            if key not in then or key not in now:
-                return f"{where}.{key}".lstrip("."), then.get(key, "nothing"), now.get(key, "nothing")
-            if found := difference(then[key], now[key], f"{where}.{key}", within=within):
-                return found
-        return None
-    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        each = (difference(a, b, f"{where}[{n}]", within=within) for n, (a, b) in enumerate(zip(then, now, strict=True)))
-        return next((found for found in each if found), None)
-    if isinstance(then, float) and isinstance(now, float) and abs(then - now) <= within:
-        return None
-    same = then == now and isinstance(then, bool) == isinstance(now, bool)
-    return None if same else (where.lstrip("."), then, now)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}… ({len(text)} characters)"

@@ -264,6 +264,9 @@ class Run:
         self._present()
         try:
             yield self
+        except StoreError:
+            self._present()  # a file may be missing because everything is
+            raise
         except OSError as error:
             if error.errno not in _DISK:
                 raise

@@ -246,6 +246,16 @@ def contents(path: Path) -> dict[str, Any]:
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}
 
 
+class Broken:
+    """A file that cannot be written."""
+
+    def __init__(self, error: OSError):
+        self.error = error
+
+    def write(self, text: str) -> None:
+        raise self.error
+
+
 class Instants:
     """Counts the writes under ``root`` and does something at one of them.
 
@@ -281,10 +291,16 @@ class Instants:
             # nothing is flushed: a process that is killed loses nothing of what it has written, a machine would
 
         def written(self, kind, /, **data):
-            out = write(self, kind, **data)
-            if Instants._active:
-                Instants._active._path(f"event {kind}", str(self.path), self._file.fileno())
-            return out
+            file = self._file
+            try:
+                if Instants._active:
+                    Instants._active._path(f"event {kind}", str(self.path), file.fileno())
+                return write(self, kind, **data)
+            except OSError as error:  # as the disk would say it, through the writer's own handling
+                self._file = Broken(error)
+                return write(self, kind, **data)
+            finally:
+                self._file = file
 
         os.fsync, trajectory.TrajectoryWriter.write = synced, written
 
@@ -375,3 +391,13 @@ def forked(job: Callable[[], Any], *, kill_after: float | None = None) -> tuple[
     if kill_after is not None:
         timer.cancel()
     return os.waitstatus_to_exitcode(status), text
+
+
+def fail_always(number: int, code: int = errno.EROFS) -> Callable[[int, str, int | None], None]:
+    """An OSError in place of the ``number``-th write and of every later one."""
+
+    def at(now: int, label: str, fd: int | None) -> None:
+        if now >= number:
+            raise OSError(code, os.strerror(code), label)
+
+    return at

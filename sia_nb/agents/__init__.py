@@ -101,5 +101,6 @@ def open_agents(run: Run, task: Task) -> Iterator[tuple[MetaAgent, FeedbackAgent
     recorder = AgentRecorder(run.path / "agent_calls.jsonl", ledger)
     server = {"base_url": config.agent_url, "key_variable": config.agent_key} if config.agent == "openai_compatible" else {}
     yield get_agents(
-        config.agent, model=config.agent_model, recorder=recorder, task=task, replay_of=config.replay_of, **server, **options
+        config.agent, model=config.agent_model, recorder=recorder, task=task, replay_of=config.replay_of,
+        strict=run.info.get("strict", True), **server, **options
     )  # fmt: skip
