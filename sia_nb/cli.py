@@ -110,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("run", help="a run folder or its name")
     p.add_argument("--out", default="", metavar="DIR", help="where the repeated run goes (default: results/replays/<name>)")
+    p.add_argument(
+        "--recorded-verdicts",
+        action="store_true",
+        help="do not ask the verifier: for a run of another machine, whose arithmetic differs",
+    )
     p = command("figures", _figures, "Draw the figures and tables from the finished runs and the reference runs.")
     p.add_argument("--task", default="", help="only this task (default: all that have runs)")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
@@ -269,7 +274,8 @@ def _replay(args: argparse.Namespace, _: list[str]) -> int:
     from .store import find_folder
 
     source = find_folder(args.run)
-    outcome = replay(source, Path(args.out) if args.out else None)
+    verdicts = "recorded" if args.recorded_verdicts else "anew"
+    outcome = replay(source, Path(args.out) if args.out else None, verdicts=verdicts)
     print(f"{source.name}: {outcome}")
     return 1 if outcome.departure or outcome.shown else 0
 

@@ -14,6 +14,7 @@ It may import everything but ``cli``.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class Outcome:
     def __str__(self) -> str:
         if self.departure:
             return str(self.departure)
-        said = [f"every file repeated to the last bit, times aside; {self.verdicts} verdicts asked for anew"]
+        said = ["every file repeated to the last bit, times aside"]
+        said.append(f"{self.verdicts} verdicts asked for anew" if self.verdicts else "verdicts and report taken from the record")
         if self.differing:
             said.append(f"{self.differing} of them differ by at most {self.largest:.1e}, as between two processors or versions")
         for name, steps in self.shown.items():
@@ -58,8 +60,12 @@ class Outcome:
         return "; ".join(said)
 
 
-def replay(source: Path, folder: Path | None = None, *, echo: Callable[[str], None] = print) -> Outcome:
+def replay(source: Path, folder: Path | None = None, *, verdicts: str = "anew", echo: Callable[[str], None] = print) -> Outcome:
     """Repeat the run at ``source`` in ``folder`` (default: results/replays/<name>) as far as it goes.
+
+    Args:
+        verdicts: "anew" asks the verifier and repeats the report; "recorded" takes its figures from the record and leaves the
+            sealed test closed, for a run of another machine, whose arithmetic is not this one's.
 
     Raises:
         ConfigError: ``folder`` holds something else. StoreError: ``source`` is damaged or not finished.
@@ -70,13 +76,15 @@ def replay(source: Path, folder: Path | None = None, *, echo: Callable[[str], No
         raise StoreError(f"{old.path.name} is not finished: `python -m sia_nb resume {old.path.name}` first")
     run = _begin(old, Path(folder) if folder else results_dir() / "replays" / old.path.name)
     prepare_data(run)
-    with open_verifier(run, get_task(run.config.task)) as real:
+    asking = open_verifier(run, get_task(run.config.task)) if verdicts == "anew" else contextlib.nullcontext()
+    with asking as real:
         verifier = RecordedVerifier(old, real)
         try:
             departure = _steps(old, run, verifier, echo)
         except Departed as departed:
             departure = departed.departure
-    departure = departure or _report(old, run, verifier, echo)
+    if verdicts == "anew":
+        departure = departure or _report(old, run, verifier, echo)
     shown: dict[str, list[int]] = {}
     for g, name in verifier.shown:
         shown.setdefault(name, []).append(g)
@@ -192,7 +200,7 @@ def _trained(old: Run, run: Run, g: int, verifier: RecordedVerifier) -> Departur
     for line, r in enumerate(rollouts, 1):
         if r["source"] == "policy" and read[r["text"]] != r["solution"]:
             return Departure(g, file, line, "solution", r["solution"], read[r["text"]])
-        if r["solution_id"]:
+        if r["solution_id"] and verifier.real is not None:
             verdict = verifier.score(task.parse(r["solution"]))
             then = {k: r[k] for k in ("score", "valid", "reason")}
             now = {"score": verdict.value if verdict.valid else 0.0, "valid": verdict.valid, "reason": verdict.reason}

@@ -102,7 +102,12 @@ def story(tmp_path, text):
     """Run a story about a tiny run; what it printed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", STORY + text, str(tmp_path)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, "-c", STORY + text, str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
