@@ -32,6 +32,9 @@ def verify(path: Path) -> Findings:
             check(run, found)
         except StoreError as error:  # a file that another check has named, or that is not there
             found.fault(_named(str(error), path), "", str(error).replace(str(path) + "/", "")[:300])
+        except OSError as error:
+            name = str(error.filename or "run folder").replace(str(path) + "/", "")
+            found.fault(name, "", f"cannot be read: {error.strerror}")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             if not found.faults:
                 name = check.__name__

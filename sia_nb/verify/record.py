@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -36,6 +37,10 @@ def hashes(run: Run, found: Findings) -> None:
         manifest = found.json("manifest.json")
         if manifest is not None:
             found.same("manifest.json", "format", manifest.get("format"), FORMAT, "this version")
+            whole = json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
+            names = list(manifest.get("files") or {})
+            if (run.path / "manifest.json").read_text(encoding="utf-8") != whole or names != sorted(names):
+                found.fault("manifest.json", "", "was altered: it is not as the kit writes it")
             listed = _compare(run, found, "manifest.json", manifest.get("files"), trimmed)
             for name in there:
                 if name not in listed:
