@@ -98,7 +98,7 @@ def clear(job):
 """
 
 
-def story(tmp_path, text):
+def story(tmp_path, text, *, timeout=500):
     """Run a story about a tiny run; what it printed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
