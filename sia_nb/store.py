@@ -182,15 +182,22 @@ class Run:
     def __init__(self, path: Path):
         self.path = Path(path).resolve()
         raw = read_json(self.path / "run.json")
+        if not isinstance(raw, dict):
+            raise StoreError(
+                f"{self.path / 'run.json'} is damaged: expected an object, found {type(raw).__name__}; is this a run folder?"
+            )
         if raw.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path / 'run.json'}: format {raw.get('format')!r}, expected {FORMAT}; it was written by another version"
             )
         try:
             self.config: RunConfig = validate(raw["config"])
-        except (ConfigError, KeyError, TypeError) as error:
+        except (ConfigError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{self.path / 'run.json'} holds no valid config: {error}") from None
         self.info: dict[str, Any] = raw
+        for name, kind in (("data", dict), ("notices", list)):
+            if not isinstance(raw.setdefault(name, kind()), kind):
+                raise StoreError(f"{self.path / 'run.json'} is damaged: {name} is {raw[name]!r:.60}, expected a {kind.__name__}")
         self._lock = None
 
     # -- making and opening ------------------------------------------------------------------------

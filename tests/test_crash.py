@@ -107,7 +107,7 @@ def story(tmp_path, text, *, timeout=500):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=timeout,
     )
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())
