@@ -10,7 +10,7 @@ PY      := $(VENV)/bin/python
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench trust fuzz lock clean
+.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench trust fuzz audit lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,9 @@ build/fuzz/.ready:
 	@$(PYTHON) -m venv build/fuzz
 	@build/fuzz/bin/python -m pip install --quiet --disable-pip-version-check atheris || echo "atheris does not install here: a smaller coverage-guided loop takes its place"
 	@touch $@
+
+audit: setup  ## hold requirements.lock against what is installed and, where there is a network, known vulnerabilities
+	@$(PY) tests/audit.py
 
 lock:  ## pin what pyproject.toml asks for, from a fresh environment
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet -e ".[dev]" setuptools

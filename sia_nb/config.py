@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -126,6 +127,12 @@ def validate(values: dict[str, Any]) -> RunConfig:
             f"task: '{config.task}' is not known; known tasks: {', '.join(sorted(REGISTRY))}.{nearest(config.task, REGISTRY)}"
         )
     find_instance(get_task(config.task), config.instance)
+    for name in ("agent_url", "policy_url"):
+        if "@" in urlsplit(getattr(config, name)).netloc:
+            raise ConfigError(
+                f"{name}: holds a user name or password, which would stand in the run folder; put the key into an environment "
+                f"variable and its name into {name.removesuffix('_url')}_key"
+            )
     if "W" in config.arm and config.policy_url:
         raise ConfigError(
             f"arm: '{config.arm}' trains the policy's weights, but policy_url names a server ({config.policy_url}), whose weights "

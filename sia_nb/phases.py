@@ -13,8 +13,8 @@ phase counts once its completion mark is written, and is done again from its sta
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .agents.base import Decision, View
 from .config import make_config
 from .errors import BudgetExceeded, InvalidSolution, StoreError
 from .scaffold.contract import Budget
+from .scaffold.folders import remove_tree
 from .steps import (
     archive,
     budget_left,
@@ -136,7 +137,7 @@ def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Ver
         seconds=config.seconds,
     )
     workdir = folder / "work"
-    shutil.rmtree(workdir, ignore_errors=True)
+    remove_tree(workdir)
     workdir.mkdir(parents=True)
     tau = folder / ".trajectory.jsonl.tmp"
     seen = {"verdict": 0}
@@ -185,7 +186,7 @@ def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Ver
     run.notice(execution.notice)
     tau.replace(folder / "trajectory.jsonl")
     write_json(folder / "metrics.json", metrics)
-    shutil.rmtree(workdir, ignore_errors=True)
+    remove_tree(workdir)
     spend(run, step, "run", **execution.used)
     run.finish(step, "run", [folder / "trajectory.jsonl", folder / "metrics.json"])
     return metrics
@@ -337,6 +338,7 @@ def report(run: Run) -> dict[str, Any]:
     found = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=EXAMINED)]
     with open_verifier(run, task) as verifier:
         best, full = _promoted(run, verifier, found, baseline)
+        _log_opening(run, {"baseline": baseline, run.config.arm: best})
         sealed = {}
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):
             run.progress("report: the sealed test", PROMOTED + n, PROMOTED + 2)
@@ -377,6 +379,25 @@ def _promoted(
 
     compared = list(islice(filter(sound, found), PROMOTED)) + [b for b in (baseline,) if b and sound(b)]
     return max(compared or found[:1], key=lambda s: full[s.id].value, default=None), full
+
+
+def _log_opening(run: Run, chosen: dict[str, Solution | None]) -> None:
+    """Write down in seal.json that the sealed test is opened, when, and for which solutions, before it is.
+
+    A report that was killed is done again; it may open the test for the same solutions only.
+
+    Raises:
+        StoreError: the test has been opened for others.
+    """
+    path = run.path / "seal.json"
+    ids = {arm: solution.id if solution else None for arm, solution in chosen.items()}
+    if not path.exists():
+        write_json(path, {"created": datetime.now(UTC).isoformat(timespec="seconds"), "solutions": ids})
+    elif (before := read_json(path)["solutions"]) != ids:
+        raise StoreError(
+            f"{path}: the sealed test has been opened for the solutions {before}, now asked for {ids}. It is opened once a run: "
+            "what the run's steps hold was changed since; start a new run."
+        )
 
 
 def _stopped(run: Run, step: int) -> bool:

@@ -341,7 +341,8 @@ def test_altered_and_missing_files_are_named(copied, where, reader):
     path = getattr(layout, where)("pbmc-80")
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    for call in (lambda: reader(layout, "pbmc-80"), lambda: data.fetch(copied)):
+    fetch = [lambda: data.fetch(copied)] if where != "sealed" else []  # the sealed cells are unopened till the report
+    for call in (lambda: reader(layout, "pbmc-80"), *fetch):
         with pytest.raises(DataError, match=rf"{path.name} was altered: found SHA-256 \w+, expected \w+. Delete it and run"):
             call()
     path.unlink()

@@ -298,7 +298,12 @@ def test_exit_is_a_return(tmp_path):
     assert perform(tmp_path, scaffold('import sys\nenv.submit(\'{"a":1,"b":0}\')\nsys.exit(0)'))[0].reason == "returned"
 
 
+messages = pytest.mark.trust(suite="gateway messages", backend="")
 FORGED = [
+    "{'id': 1, 'method': 'submit', 'solution': '{}'}",  # an earlier message's number: played again
+    "{'id': 1, 'method': 'hello'}",
+    "{'id': True, 'method': 'submit', 'solution': '{}'}",
+    "{'id': 2.0, 'method': 'submit', 'solution': '{}'}",
     "{'id': 999, 'method': 'submit', 'solution': '{}'}",
     "{'id': None, 'method': 'submit', 'solution': '{}'}",
     "{'id': 2, 'method': 'verdict', 'score': 1.0, 'valid': True}",
@@ -311,6 +316,7 @@ FORGED = [
 ]
 
 
+@messages
 @pytest.mark.parametrize("message", FORGED)
 def test_a_forged_message(tmp_path, message):
     done, t, _, _ = perform(tmp_path, scaffold(f"env._channel.send({message})\nenv._channel.receive()"))
@@ -318,6 +324,7 @@ def test_a_forged_message(tmp_path, message):
     assert t.of("verdict", "response", "submit") == [] and done.score == 0.0 and done.solutions == []
 
 
+@messages
 @pytest.mark.parametrize(
     "raw", ["b'\\xff' * 100", "b'\\0\\0\\0\\0'", "b'\\0\\0\\0\\x02[]'", "b'\\0\\0\\0\\x05hello'", "b'\\0\\0'"]
 )
@@ -336,29 +343,34 @@ os._exit(0)
     assert only(t, "limit")["what"] == "message" and done.reason == "killed"
 
 
+@messages
 def test_refusals_and_floods_come_to_an_end(tmp_path):
     body = "n = 2\nwhile True:\n    env._channel.send({'id': n, 'method': 'x'}); env._channel.receive(); n += 1"
     done, t, _, _ = perform(tmp_path, scaffold(body))
     assert done.reason == "killed" and len(t.of("limit")) == MAX_REFUSED + 1
 
 
+@messages
 def test_a_flood_without_reading_the_answers(tmp_path):
     body = "n = 2\nwhile True:\n    env._channel.send({'id': n, 'method': 'budget'}); n += 1"
     done, t, _, _ = perform(tmp_path, scaffold(body), budget=Budget(8, 10, 3.0))
     assert done.reason == "killed" and t.of("limit")[0].data["what"] in ("message", "seconds")
 
 
+@messages
 def test_a_message_after_the_end(tmp_path):
     body = "env._call('done')\nenv._channel.send({'id': 3, 'method': 'submit', 'solution': '{}'})\nimport time\ntime.sleep(9)"
     done, t, _, _ = perform(tmp_path, scaffold(body))
     assert only(t, "limit")["detail"] == "a message after the end" and t.of("submit") == []
 
 
+@messages
 def test_half_a_surrogate_does_not_break_the_record(tmp_path):
     done, t, _, _ = perform(tmp_path, scaffold("env.log('odd', text='a\\ud800b')\nenv.submit('\\udfff')"))
     assert only(t, "log")["text"] == "a?b" and done.reason.startswith("unparsable")
 
 
+@messages
 def test_a_link_left_in_the_working_folder_is_not_followed(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "victim").write_text("precious")

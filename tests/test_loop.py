@@ -22,12 +22,17 @@ from sia_nb.trajectory import Trajectory
 TINY = {"arm": "W+H", "steps": 3, "verifier_calls": 11, "tokens": 4000}  # structured output, then a weight update
 
 
+KEY = "sk-canary-of-a-key-93b1"
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, lawbench_data, embedded_model):
     """A run of three tiny steps by the notebooks, both levers pulled, up to its sealed test and figures."""
     folder, lines = tmp_path_factory.mktemp("loop"), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIA_RESULTS", str(folder))
+        for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "MY_TOKEN"):
+            patch.setenv(name, KEY)
         run = run_loop(Run.create(make_config("smoke", **TINY), folder / "runs" / "by-notebooks"), echo=lines.append)
     return run, lines
 
@@ -102,6 +107,14 @@ def test_decisions_cite_events_that_exist(finished):
         ids = {e.id for e in phases.trajectory(run, g)}
         cited = read_json(run.step(g) / "decision.json")["evidence"]
         assert cited and set(cited) <= ids
+
+
+@pytest.mark.trust(suite="secrets", backend="")
+def test_no_key_of_the_environment_is_in_any_file_of_a_run(trust, finished):
+    files = [p for p in finished[0].path.parent.parent.rglob("*") if p.is_file()]
+    assert len(files) > 40 and any(p.suffix == ".ipynb" for p in files)
+    for path in files:
+        assert trust.case(str(path), KEY.encode() not in path.read_bytes())
 
 
 def test_executed_notebooks_are_kept_for_each_phase(finished):

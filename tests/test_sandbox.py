@@ -1,9 +1,7 @@
-"""The sandbox with every backend that works on this machine: what a program cannot do, and that nothing is left of it."""
+"""The sandbox with every backend that works on this machine: starting, limits, ending. Attacks on it: test_attacks.py."""
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import os
 import socket
 import struct
@@ -72,61 +70,6 @@ def test_exit_code_and_extra_variables(backend, tmp_path):
 
 
 @isolating
-def test_cannot_read_what_it_must_not(backend, tmp_path):
-    secret = tmp_path / "secret.txt"
-    secret.write_text("sealed")
-    repository = Path(sia_nb.__file__).parent.parent
-    targets = [secret, "/etc/shadow", "/etc/passwd", repository / "pyproject.toml", Path.home() / ".bashrc"]
-    targets = [str(t) for t in targets if Path(t).exists()]
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "link").symlink_to(secret)
-    code = f"""
-for path in {targets!r} + ["link"]:
-    try:
-        print("READ", path, open(path).read(20))
-    except OSError:
-        print("hidden")
-"""
-    _, out, _ = run(code, tmp_path, backend)
-    assert out.split() == ["hidden"] * (len(targets) + 1), out
-
-
-@isolating
-def test_cannot_see_other_processes(backend, tmp_path):
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
-    try:
-        code = """
-import os, signal, sys
-pid = int(sys.argv[1])
-for what in (lambda: open(f"/proc/{pid}/cmdline").read(), lambda: os.kill(pid, signal.SIGKILL)):
-    try:
-        print("DONE", what())
-    except OSError:
-        print("no")
-"""
-        _, out, _ = run(code, tmp_path, backend, args=[sleeper.pid])
-        assert out.split() == ["no", "no"], out
-        assert sleeper.poll() is None
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-
-
-@isolating
-def test_cannot_write_outside_its_folder(backend, tmp_path):
-    code = f"""
-for path in ["../escaped", {str(tmp_path / "escaped")!r}, {sia_nb.__file__!r}, "/usr/escaped", "inside"]:
-    try:
-        open(path, "a").close(); print("wrote", path)
-    except OSError:
-        print("no")
-"""
-    _, out, _ = run(code, tmp_path, backend)
-    assert out.splitlines() == ["no"] * 4 + ["wrote inside"]
-    assert not (tmp_path / "escaped").exists()
-
-
-@isolating
 def test_read_folders_are_readable_only(backend, tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -137,141 +80,17 @@ def test_read_folders_are_readable_only(backend, tmp_path):
 
 
 @isolating
-def test_no_network(backend, tmp_path):
-    path = tmp_path / "host.sock"
-    tcp, udp, unix, abstract = (
-        socket.create_server(("127.0.0.1", 0)),
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
-        socket.socket(socket.AF_UNIX),
-        socket.socket(socket.AF_UNIX),
-    )
-    udp.bind(("127.0.0.1", 0))
-    udp.setblocking(False)
-    unix.bind(str(path))
-    unix.listen()
-    name = f"sia-test-{os.getpid()}-{backend}"
-    abstract.bind("\0" + name)
-    abstract.listen()
-    code = f"""
-import socket
-S = socket
-def tcp(): S.create_connection(("127.0.0.1", {tcp.getsockname()[1]}), 2)
-def udp(): S.socket(S.AF_INET, S.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", {udp.getsockname()[1]})); raise OSError
-def unix(): S.socket(S.AF_UNIX).connect({str(path)!r})
-def abstract(): S.socket(S.AF_UNIX).connect("\\0{name}")
-def dns(): S.getaddrinfo("example.com", 80)
-for what in (tcp, udp, unix, abstract, dns):
-    try:
-        what(); print("REACHED", what.__name__)
-    except OSError:
-        print("no")
-"""
-    with tcp, udp, unix, abstract:
-        _, out, _ = run(code, tmp_path, backend)
-        assert out.split() == ["no"] * 5, out
-        with pytest.raises(BlockingIOError):
-            udp.recv(10)
-
-
-@isolating
-def test_dangerous_system_calls_are_denied(backend, tmp_path):
-    if not seccomp.program():
-        pytest.skip("no filter for this architecture")
+def test_a_program_may_set_what_is_its_own(backend, tmp_path):
     code = """
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-print(libc.unshare(0x10000000), libc.ptrace(16, os.getppid(), 0, 0), libc.shmget(0, 4096, 0o1600))
-try:
-    print(os.memfd_create("x"))
-except OSError:
-    print("no")
-"""
-    _, out, _ = run(code, tmp_path, backend)
-    assert out.split() == ["-1", "-1", "-1", "no"]
-
-
-@isolating
-def test_cannot_reach_into_processes_outside(backend, tmp_path):
-    """Each call that takes a pid (or all processes of a user) and needs no more than the same user, aimed at this process."""
-    if not seccomp.program():
-        pytest.skip("no filter for this architecture")
-    code = """
-import ctypes, errno, os, platform, sys
-libc = ctypes.CDLL(None, use_errno=True)
-host, page = int(sys.argv[1]), int(sys.argv[2])
-column = ["x86_64", "aarch64"].index(platform.machine())
-def call(numbers, *arguments):
-    fixed = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return libc.syscall(ctypes.c_long(numbers[column]), *fixed)
-def longs(*values): return (ctypes.c_ulong * len(values))(*values)
-zero, batch = ctypes.c_int(0), (ctypes.c_uint32 * 12)(48, 3)
-own = ctypes.create_string_buffer(64)
-here, there = longs(ctypes.addressof(own), 8), longs(page, 8)
-fd = call((434, 434), host, 0)
-attacks = {
-    "priority": lambda: libc.setpriority(0, host, 3),
-    "priority of a user": lambda: libc.setpriority(2, 0, 0),
-    "affinity": lambda: call((203, 122), host, 8, longs(1)),
-    "scheduler": lambda: libc.sched_setscheduler(host, 3, ctypes.byref(zero)),
-    "scheduling parameter": lambda: libc.sched_setparam(host, ctypes.byref(zero)),
-    "scheduling attributes": lambda: call((314, 274), host, batch, 0),
-    "disk priority": lambda: call((251, 30), 1, host, (2 << 13) | 7),
-    "disk priority of a user": lambda: call((251, 30), 3, os.getuid(), 0),
-    "limit": lambda: call((302, 261), host, 4, longs(0, 0), None),
-    "limit, read": lambda: call((302, 261), host, 4, None, longs(0, 0)),
-    "memory, read": lambda: call((310, 270), host, here, 1, there, 1, 0),
-    "memory, write": lambda: call((311, 271), host, here, 1, there, 1, 0),
-    "trace": lambda: libc.ptrace(16, host, 0, 0),
-    "seize": lambda: libc.ptrace(0x4206, host, 0, 0),
-    "descriptor": lambda: call((438, 438), fd, 1, 0),
-    "compare": lambda: call((312, 272), os.getpid(), host, 1, 0, 0),
-    "page out": lambda: call((440, 440), fd, longs(page, 4096), 1, 21, 0),
-    "migrate": lambda: call((256, 238), host, 64, longs(1), longs(1)),
-    "move": lambda: call((279, 239), host, 1, longs(page), None, (ctypes.c_int * 1)(), 0),
-    "signal": lambda: libc.kill(host, 0),
-    "signal by descriptor": lambda: call((424, 424), fd, 0, None, 0),
-}
-for name, attack in attacks.items():
-    print(name, "DONE" if attack() != -1 else "refused", sep=": ")
-print(libc.setpriority(0, 0, 4), os.getpriority(0, 0), libc.setpriority(0, os.getpid(), 5))
+import ctypes, os, resource
+libc, now = ctypes.CDLL(None), os.getpriority(0, 0)
+print(libc.setpriority(0, 0, now + 1), os.getpriority(0, 0) - now, libc.setpriority(0, os.getpid(), now + 2))
 os.sched_setaffinity(0, os.sched_getaffinity(0))
-import resource
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-print("own: set")
-"""
-
-    def state():
-        limits = Path(f"/proc/{os.getpid()}/limits").read_text()
-        attributes = os.sched_getaffinity(0), os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)
-        return limits, *attributes, psutil.Process().ionice(), bytes(page)
-
-    page = mmap.mmap(-1, mmap.PAGESIZE)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    before = state()
-    process, out, _ = run(code, tmp_path, backend, args=[os.getpid(), address])
-    assert state() == before
-    *attacks, own, last = out.splitlines()
-    assert process.poll() == 0 and last == "own: set" and own == "0 4 -1", out
-    assert len(attacks) == 21 and all(line.endswith(": refused") for line in attacks), out
-
-
-@isolating
-def test_cannot_rank_before_the_host(backend, tmp_path):
-    code = """
-import os, resource
-limit, size = resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-for rise in (
-    lambda: os.setpriority(os.PRIO_PROCESS, 0, -1),
-    lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
-    lambda: resource.setrlimit(limit, (size + 1, size + 1)),
-):
-    try:
-        rise(); print("DONE")
-    except (OSError, ValueError):
-        print("no")
+print("set")
 """
     _, out, _ = run(code, tmp_path, backend)
-    assert out.split() == ["no"] * 3, out
+    assert out.splitlines() == ["0 1 -1", "set"]
 
 
 def verdict(filter_: bytes, audit: int, number: int, arguments: tuple[int, ...]) -> int:
@@ -299,13 +118,16 @@ NAMED = [n for calls in (seccomp.DENIED, seccomp.OWN_ONLY) for row in calls.valu
     y=st.sampled_from([0, 1, 1 << 32]) | st.integers(0, 2**64 - 1),
 )
 def test_the_filter_lets_through_only_what_is_aimed_at_the_caller(machine, number, x, y):
+    # priority, scheduling and the like of the caller alone; sockets of AF_UNIX alone
     allow, refuse = 0x7FFF0000, 0x00050001  # SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO with EPERM
     column, audit = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}[machine]
     first = [(142, 118), (144, 119), (314, 274), (203, 122), (302, 261)]  # a pid comes first
     who = {(141, 140): 0, (251, 30): 1}  # whose kind comes first, then the pid: PRIO_PROCESS, IOPRIO_WHO_PROCESS
-    expected = {pair[column]: x == 0 for pair in first} | {
-        pair[column]: x == kind and y % 2**32 == 0 for pair, kind in who.items()
-    }
+    expected = (
+        {pair[column]: x == 0 for pair in first}
+        | {(41, 198)[column]: x == 1}
+        | {pair[column]: x == kind and y % 2**32 == 0 for pair, kind in who.items()}
+    )
     assert verdict(seccomp.program(machine, ()), audit, number, (x, y, 0, 0, 0, 0)) == (
         allow if expected.get(number, True) else refuse
     )
@@ -317,56 +139,9 @@ def test_the_filter_lets_through_only_what_is_aimed_at_the_caller(machine, numbe
 
 
 @each
-def test_endless_loop(backend, tmp_path):
-    limits = Limits(wall_seconds=1)
-    process, _, seconds = run("while True: pass", tmp_path, backend, limits)
-    assert process.limit_hit == "wall: more than 1 s" and process.poll() == -9 and seconds < 6
-
-
-@each
 def test_processor_time(backend, tmp_path):
     process, _, _ = run("while True: pass", tmp_path, backend, Limits(wall_seconds=20, cpu_seconds=1))
     assert process.limit_hit == "cpu: more than 1 s"
-
-
-@each
-def test_fork_bomb(backend, tmp_path):
-    """2^9 processes if nothing stops it; each writes a file that tells it lived."""
-    code = """
-import os, time
-for i in range(9):
-    try:
-        os.fork()
-    except OSError:
-        pass
-    open(str(os.getpid()), "w").close()
-    time.sleep(0.05)
-time.sleep(30)  # BOMB
-"""
-    process, _, _ = run(code, tmp_path, backend, Limits(wall_seconds=3, processes=6))
-    assert process.limit_hit.split(":")[0] in ("processes", "wall")
-    assert len(list((tmp_path / "work").iterdir())) < 300
-    assert left_over("# BOMB") == []
-
-
-@each
-def test_ten_gigabytes(backend, tmp_path):
-    code = "x = bytearray(10 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1"
-    process, _, _ = run(code, tmp_path, backend)
-    assert process.limit_hit == "memory: more than 300 MB"
-
-
-@each
-def test_memory_of_all_processes_together(backend, tmp_path):
-    code = """
-import os, time
-for i in range(3):
-    if os.fork() == 0:
-        x = b"x" * (150 << 20); time.sleep(20)
-time.sleep(20)
-"""
-    process, _, _ = run(code, tmp_path, backend)
-    assert process.limit_hit == "memory: more than 300 MB"
 
 
 @each
@@ -382,50 +157,6 @@ print("fine")
 """
     process, out, _ = run(code, tmp_path, backend)
     assert (process.limit_hit, out.strip()) == ("", "fine")
-
-
-@each
-def test_a_gigabyte_of_output(backend, tmp_path):
-    code = "import sys\nfor i in range(1000): sys.stdout.write('x' * (1 << 20)); sys.stdout.flush()"
-    process, out, _ = run(code, tmp_path, backend)
-    assert process.limit_hit == "output: more than 4 MB" and len(out) <= 9 << 20
-
-
-@each
-def test_a_gigabyte_of_files(backend, tmp_path):
-    code = "import time\nfor i in range(250): open(f'f{i}', 'wb').write(b'x' * (4 << 20)); time.sleep(0.01)"
-    process, _, _ = run(code, tmp_path, backend)
-    assert process.limit_hit == "output: more than 8 MB of files"
-    assert sum(f.stat().st_size for f in (tmp_path / "work").iterdir()) < 300 << 20
-
-
-@each
-def test_files_without_a_name_count_too(backend, tmp_path):
-    code = """
-import os, time
-held = []
-for i in range(100):
-    f = open("f", "wb"); os.unlink("f"); f.write(b"x" * (4 << 20)); f.flush(); held.append(f)
-    time.sleep(0.02)
-"""
-    process, _, _ = run(code, tmp_path, backend)
-    assert process.limit_hit == "output: more than 8 MB of files"
-
-
-@each
-def test_nothing_outlives_the_program(backend, tmp_path):
-    code = """
-import os, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        open("lives", "w").close(); time.sleep(60)  # DAEMON
-    os._exit(0)
-while not os.path.exists("lives"): time.sleep(0.01)
-"""
-    process, _, seconds = run(code, tmp_path, backend)
-    assert process.poll() == 0 and seconds < 10
-    assert left_over("# DAEMON") == []
 
 
 @each
@@ -490,16 +221,6 @@ while (n := s.recv(100)):
             assert int(ours.recv(100)) == 3 * n
         ours.close()
         assert process.wait(10) == 0
-
-
-@each
-def test_only_the_named_descriptors_are_inherited(backend, tmp_path):
-    r, w = os.pipe()
-    os.set_inheritable(w, True)
-    code = f"import os\ntry: os.write({w}, b'x'); print('INHERITED')\nexcept OSError: print('no')"
-    _, out, _ = run(code, tmp_path, backend)
-    os.close(r), os.close(w)
-    assert out.strip() == "no"
 
 
 def test_untrusted_code_without_a_sandbox_is_refused(monkeypatch, tmp_path):

@@ -122,6 +122,7 @@ def test_nothing_runs_between_calls(processes):
     assert states == {"T"}
 
 
+@pytest.mark.trust(suite="kernel cheats", backend="")
 @pytest.mark.parametrize("name", MILD)
 def test_a_cheat_is_rejected_for_what_it_does(processes, name):
     kind, words = MILD[name]
@@ -138,6 +139,7 @@ def test_a_broken_program_is_rejected(processes, name):
     assert error.value.kind == kind
 
 
+@pytest.mark.trust(suite="kernel cheats", backend="")
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RUTHLESS])
 def test_a_cheat_that_meddles_with_its_process_is_rejected(verifier, name):
     kind, words = RUTHLESS[name]

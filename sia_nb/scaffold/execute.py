@@ -21,6 +21,7 @@ from ..tasks.base import Score, Task, Verifier, find_instance
 from ..trajectory import FORMAT, Event, TrajectoryWriter
 from . import runner, sandbox
 from .contract import Budget, ScaffoldError, check
+from .folders import scratch
 from .gateway import Gateway, Policy, chat_problem
 from .runner import Channel, MessageError
 
@@ -240,9 +241,9 @@ def call_scaffold(
         if name not in ("build_prompt", "extract"):
             raise SandboxError(f"call_scaffold: no function '{name}'; expected build_prompt or extract")
     out: list[Called] = []
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output:
-        _put(Path(folder), source)
-        process, sock = _start("call", Path(folder), limits, chosen, trusted, unsafe, output)
+    with scratch() as folder, tempfile.TemporaryFile() as output:
+        _put(folder, source)
+        process, sock = _start("call", folder, limits, chosen, trusted, unsafe, output)
         with sock, process:
             sock.settimeout(limits.wall_seconds if limits.wall_seconds < math.inf else None)
             channel, broken = Channel(sock), ""

@@ -31,6 +31,7 @@ from ..errors import SandboxError, nearest
 from . import seccomp, warden
 
 NAMES = ("sandlock", "bubblewrap", "seatbelt", "plain")
+HIDDEN = ("scanpy/datasets/*.h5ad",)  # in site-packages, yet not to be read: the whole counts of a task's sealed cells
 PLAIN_NOTICE = (
     "No sandbox is usable on this machine: the program ran as a plain process with limits on time, memory, processes "
     "and output, but could read this user's files and use the network."
@@ -45,8 +46,9 @@ class Limits:
     cpu_seconds: float = 60  # user and system time of the processes alive
     memory_mb: int = 2048  # resident, shared pages counted once
     processes: int = 16  # at any instant, the program itself included
+    threads: int = 1024  # of all processes
     output_mb: int = 16  # captured standard output and error together
-    file_mb: int = 64  # largest file, and growth of the writable folders
+    file_mb: int = 64  # largest file, and growth of the writable folders; an entry counts 4 kB at least
 
 
 class Process:
@@ -274,6 +276,13 @@ def _system() -> tuple[str, ...]:
     return tuple(p for p in _both([*python, package, *libraries]) if p not in forbidden)
 
 
+@functools.cache
+def _hidden() -> tuple[str, ...]:
+    """Files among the readable ones that no program may read."""
+    folders = _both([sysconfig.get_path(p) for p in ("purelib", "platlib")])
+    return tuple(_both([file for folder in folders for pattern in HIDDEN for file in Path(folder).glob(pattern)]))
+
+
 def _clean_env(home: str, extra: Mapping[str, str]) -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     env = dict.fromkeys(threads, "1")
@@ -292,9 +301,11 @@ def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
     out += ["--proc", "/proc", "--dev", "/dev", "--size", str(size), "--tmpfs", "/dev/shm"]
     for path in job["devices"]:
         out += ["--dev-bind", path, path]
-    out += ["--remount-ro", "/dev"]
+    out += ["--remount-ro", "/dev", "--remount-ro", "/proc"]  # root's sandbox could set the machine's kernel by /proc/sys
     for path in job["read"]:
         out += ["--ro-bind", path, path]
+    for path in job["hidden"]:
+        out += ["--ro-bind", "/dev/null", path]
     for path in job["write"]:
         out += ["--bind", path, path]
     return [*out, "--remount-ro", "/", "--", *job["argv"]]
@@ -310,6 +321,7 @@ def _seatbelt_command(argv: list[str], read: list[str], write: list[str]) -> lis
         "(allow sysctl-read)(allow file-read-metadata)"
         f"(allow file-read* {paths([*read, *write, *devices])})"
         f'(allow file-write* {paths(write)} (literal "/dev/null"))'
+        + (f"(deny file-read* {paths(list(_hidden()))})" if _hidden() else "")
     )
     return ["/usr/bin/sandbox-exec", "-p", profile, *argv]
 
@@ -341,7 +353,7 @@ def _launch(
     env = _clean_env(cwd, extra_env)
     job: dict[str, Any] = {
         "backend": backend, "argv": argv, "command": argv, "read": readable, "write": writable, "cwd": cwd, "env": env,
-        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "devices": _both(devices), "overhead": 0, "watch": [os.path.realpath(p) for p in write],
+        "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "devices": _both(devices), "overhead": 0, "hidden": list(_hidden()), "watch": [os.path.realpath(p) for p in write],
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if backend == "sandlock":
@@ -355,7 +367,7 @@ def _launch(
             if job["devices"]:  # what a GPU's driver looks up; other backends have a /proc of their own
                 job["read"] += _both(["/proc/driver", "/proc/devices", "/proc/modules"])
             # sandlock denies by name but cannot look at arguments; its supervisor needs some of what the program must not do
-            job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=()).hex()
+            job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=seccomp.METADATA).hex()
         elif backend == "bubblewrap":
             rules = stack.enter_context(tempfile.TemporaryFile())
             if seccomp.program():

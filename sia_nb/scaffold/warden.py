@@ -26,6 +26,7 @@ LINUX = sys.platform.startswith("linux")
 MIB = 1 << 20
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
+ENTRY = 4096  # bytes that a file or folder counts at least: one without content uses a disk up, too
 FAST, SLOW = 0.025, 0.1  # seconds between looks at a busy and at an idle tree
 
 
@@ -58,15 +59,15 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def usage(pid: int) -> tuple[int, float] | None:
-    """(resident bytes, CPU seconds including reaped children) of a live process, None for a zombie or nothing."""
+def usage(pid: int) -> tuple[int, float, int] | None:
+    """(resident bytes, CPU seconds including reaped children, threads) of a live process, None for a zombie or nothing."""
     if not LINUX:
         import psutil
 
         try:
             p = psutil.Process(pid)
             t = p.cpu_times()
-            return (p.memory_info().rss, t.user + t.system) if p.status() != psutil.STATUS_ZOMBIE else None
+            return (p.memory_info().rss, t.user + t.system, p.num_threads()) if p.status() != psutil.STATUS_ZOMBIE else None
         except psutil.Error:
             return None
     try:
@@ -76,7 +77,7 @@ def usage(pid: int) -> tuple[int, float] | None:
         return None
     if fields[0] in "ZX":
         return None
-    return int(fields[21]) * PAGE, sum(map(int, fields[11:15])) / TICK
+    return int(fields[21]) * PAGE, sum(map(int, fields[11:15])) / TICK, int(fields[17])
 
 
 def proportional(pid: int) -> int:
@@ -182,7 +183,7 @@ def limit_self(limits: dict) -> None:
 def restrict_self(rules: bytes) -> None:
     """Put a seccomp filter on this thread and all that it starts; on sandlock's supervisor too, which must do without.
 
-    What root starts also goes without the capabilities to rank before the host, which sandlock leaves to it.
+    What root starts also goes without root's capabilities, which sandlock leaves to it: with them it could set the clock.
 
     Raises:
         OSError: the kernel did not take it.
@@ -197,7 +198,7 @@ def restrict_self(rules: bytes) -> None:
     # PR_SET_NO_NEW_PRIVS, without which only root may; PR_SET_SECCOMP, SECCOMP_MODE_FILTER
     if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
         raise OSError(ctypes.get_errno(), "the kernel did not take the system call filter")
-    for capability in (23, 24) if os.geteuid() == 0 else ():  # CAP_SYS_NICE, CAP_SYS_RESOURCE
+    for capability in range(64) if os.geteuid() == 0 else ():
         if libc.prctl(23, capability, 0, 0, 0) == 1 and libc.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_READ, _DROP
             raise OSError(ctypes.get_errno(), "the capabilities of root could not be dropped")
 
@@ -248,6 +249,7 @@ def start_sandlock(job: dict) -> tuple[int, Callable[[], int]]:
     box = sandlock.Sandbox(
         fs_readable=job["read"],
         fs_writable=job["write"],
+        fs_denied=job["hidden"],
         cwd=job["cwd"],
         clean_env=True,
         env={**job["env"]},
@@ -280,6 +282,14 @@ def _unlinked(pids: list[int]) -> dict[tuple[int, int], int]:
     return found
 
 
+def _size(entry: os.DirEntry) -> int:
+    """Bytes on disk of a file or folder, 0 where it is gone meanwhile."""
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
+
+
 # --- watching -----------------------------------------------------------------------------------------------------
 class Watch:
     """Compares a tree's use with its limits."""
@@ -290,7 +300,8 @@ class Watch:
         self.outputs = [fd for fd in (1, 2) if stat.S_ISREG(os.fstat(fd).st_mode)]
         self.before = self._output()
         self.folders = job["watch"]
-        self.files = self._files()
+        self.hidden = ""
+        self.files = self._files(sys.maxsize)
         self.next_files = 0.0
         self.cpu = 0.0
         self.busy = True
@@ -299,19 +310,25 @@ class Watch:
         sizes = {(s := os.fstat(fd)).st_ino: s.st_size for fd in self.outputs}
         return sum(sizes.values())
 
-    def _files(self) -> int:
-        """Bytes on disk in the writable folders, and in files without a name that the tree still holds open."""
+    def _files(self, most: int) -> int:
+        """Bytes on disk in the writable folders, and in files without a name that the tree still holds open.
+
+        Counting stops above ``most``. ``hidden`` tells of a folder that cannot be looked into.
+        """
         total, stack = 0, list(self.folders)
-        while stack:
+        while stack and total <= most:
             try:
                 with os.scandir(stack.pop()) as entries:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
                             stack.append(entry.path)
-                        else:
-                            total += entry.stat(follow_symlinks=False).st_blocks * 512
-            except OSError:
+                        total += max(_size(entry), ENTRY)
+                        if total > most:
+                            break
+            except FileNotFoundError:
                 continue
+            except OSError as error:
+                self.hidden = f"output: a folder that cannot be looked into: {os.strerror(error.errno or 0)}"
         return total + sum(_unlinked(descendants(os.getpid())).values())
 
     def exceeded(self) -> str:
@@ -323,6 +340,8 @@ class Watch:
         live = {pid: u for pid in pids if (u := usage(pid)) is not None}
         if len(live) - self.overhead > limits["processes"]:
             return f"processes: more than {limits['processes']}"
+        if sum(u[2] for u in live.values()) > limits["threads"]:
+            return f"processes: more than {limits['threads']} threads"
         memory = sum(u[0] for u in live.values())
         if memory > limits["memory_mb"] * MIB:
             shared = sum(proportional(pid) for pid in live)
@@ -343,9 +362,10 @@ class Watch:
         limits = self.limits
         if self._output() - self.before > limits["output_mb"] * MIB:
             return f"output: more than {limits['output_mb']} MB"
-        if self._files() - self.files > limits["file_mb"] * MIB:
+        most = self.files + limits["file_mb"] * MIB
+        if self._files(most) > most:
             return f"output: more than {limits['file_mb']} MB of files"
-        return ""
+        return self.hidden
 
 
 def main() -> int:

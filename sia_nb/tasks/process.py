@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import stat
 import subprocess
@@ -17,9 +16,10 @@ import tempfile
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from ..errors import SandboxError
+from ..scaffold.folders import remove_tree
 from ..scaffold.sandbox import Limits, launch
 from .wire import receive, send
 
@@ -42,6 +42,12 @@ class Failed(Exception):
         self.kind = kind
 
 
+def last_words(file: IO[bytes]) -> str:
+    """The last line of what a process said, empty where it said nothing."""
+    data = os.pread(file.fileno(), 4096, max(0, os.fstat(file.fileno()).st_size - 4096))
+    return (data.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:300]
+
+
 class Worker:
     """A warm process that runs a module's ``wire.serve``; started at the first question.
 
@@ -60,10 +66,11 @@ class Worker:
         self._process: Any = None
         self._socket: socket.socket | None = None
         self._folder: str | None = None
+        self._said: IO[bytes] | None = None  # standard error; not in its folder, where it could be a link
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._folder = tempfile.mkdtemp(prefix="sia-")
+        self._folder, self._said = tempfile.mkdtemp(prefix="sia-"), tempfile.TemporaryFile()
         try:
             argv = [sys.executable, "-c", BOOT, str(PACKAGE), self.module, str(theirs.fileno()), *map(str, self.data)]
             self._process = launch(
@@ -73,7 +80,7 @@ class Worker:
                 limits=Limits(wall_seconds=FOREVER, cpu_seconds=FOREVER, memory_mb=self.memory_mb, processes=64),
                 pass_fds=(theirs.fileno(),),
                 env=dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads)),
-                stderr=Path(self._folder) / "stderr",
+                stderr=self._said,
                 trusted=True,
             )
         finally:
@@ -93,17 +100,11 @@ class Worker:
 
     def _fail(self, kind: str, message: str) -> None:
         hit = self._process.limit_hit if self._process is not None else ""
-        said = self._last_words()
+        said = last_words(self._said) if self._said is not None else ""
         self.close()
         if hit.startswith("memory"):
             kind, message = "memory", f"more than {self.memory_mb} MB"
         raise Failed(kind, message + (f" ({said})" if said else ""))
-
-    def _last_words(self) -> str:
-        try:
-            return (Path(self._folder) / "stderr").read_text(errors="replace").strip().splitlines()[-1][:300]
-        except (OSError, IndexError, TypeError):
-            return ""
 
     def ask(self, request: dict[str, Any], attached: bytes = b"") -> dict[str, Any]:
         """The answer to one request, its attached bytes under "attached".
@@ -137,8 +138,10 @@ class Worker:
         if self._process is not None:
             self._process.kill()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._process = self._socket = self._folder = None
+            remove_tree(Path(self._folder))
+        if self._said is not None:
+            self._said.close()
+        self._process = self._socket = self._folder = self._said = None
 
 
 class Pool:
@@ -231,7 +234,7 @@ def run_program(
     finally:
         if process is not None:
             process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def _output(path: Path, status: int, most: int) -> bytes:

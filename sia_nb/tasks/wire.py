@@ -6,10 +6,16 @@ A message is a 4-byte big-endian length and JSON; one with a field ``attached`` 
 from __future__ import annotations
 
 import json
+import math
+import select
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
+
+
+class MessageError(ValueError):
+    """What came is no message."""
 
 
 def frame(message: dict[str, Any], attached: bytes | memoryview = b"") -> bytes:
@@ -26,21 +32,42 @@ def send(to: socket.socket, message: dict[str, Any], attached: bytes | memoryvie
         to.sendall(attached)
 
 
-def receive(source: socket.socket) -> dict[str, Any] | None:
-    """Read one message, its attached bytes as a bytearray under "attached"; None where the other side has closed."""
-    head = _exactly(source, 4)
-    data = _exactly(source, int.from_bytes(head, "big")) if head else None
-    message = json.loads(data) if data else None
-    if message is not None and "attached" in message:
-        message["attached"] = _exactly(source, message["attached"])
+def receive(source: socket.socket, *, most: int = 1 << 31, deadline: float = math.inf) -> dict[str, Any] | None:
+    """Read one message, its attached bytes as a bytearray under "attached"; None where the other side has closed.
+
+    Args:
+        most: bytes of its JSON, and of what is attached.
+        deadline: of the whole message, by time.monotonic; the socket's own timeout holds for each part.
+
+    Raises:
+        MessageError: too long, or no JSON object. TimeoutError: the deadline has passed.
+    """
+    head = _exactly(source, 4, most, deadline)
+    data = _exactly(source, int.from_bytes(head, "big"), most, deadline) if head else None
+    if not data:
+        return None
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"no JSON: {str(error)[:80]}") from None
+    if not isinstance(message, dict):
+        raise MessageError(f"a JSON {type(message).__name__} instead of an object")
+    if "attached" in message:
+        message["attached"] = _exactly(source, message["attached"], most, deadline)
         return message if message["attached"] is not None else None
     return message
 
 
-def _exactly(source: socket.socket, count: int) -> bytearray | None:
+def _exactly(source: socket.socket, count: Any, most: int, deadline: float) -> bytearray | None:
+    if type(count) is not int or not 0 <= count <= most:
+        raise MessageError(f"a length of {str(count)[:20]}; at most {most} bytes are allowed")
     data = bytearray(count)
     view, got = memoryview(data), 0
     while got < count:
+        if deadline < math.inf:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([source], [], [], left)[0]:
+                raise TimeoutError
         part = source.recv_into(view[got:])
         if not part:
             return None

@@ -207,6 +207,9 @@ def report(run: Run, found: Findings) -> None:
             found.checked += 1
             if entry["solution_id"] not in ids:
                 found.fault(name, f"arms.{arm}.solution_id", f"is {entry['solution_id']!r}, not the solution's")
+    if (run.path / "seal.json").exists():  # written just before the sealed test was opened
+        ids = {arm: entry.get("solution_id") for arm, entry in said["arms"].items()}
+        found.same("seal.json", "solutions", read_json(run.path / "seal.json")["solutions"], ids, name)
     if own["solution"] is not None and own["solution"] not in known | {expected}:
         found.fault(name, f"arms.{config.arm}.solution", "was found in none of the steps")
     if own["solution"] is not None and base["solution"] is not None and own["dev"] < base["dev"] and "reason" not in own:

@@ -18,7 +18,7 @@ from ..process import Failed, Pool
 from ..remember import Memory
 from .compile import compile_spec
 from .counts import QUICK_TEXTS, fingerprint, quick_rows
-from .data import current
+from .data import check_report, current
 from .files import FILES, Layout, read_json, sha256
 from .process import SpecWorker, run_code
 from .solution import SPACE, bases, check_code
@@ -198,6 +198,7 @@ class LawBenchVerifier:
 
     def _test(self) -> dict[str, list[Any]]:
         """The sealed test: texts, labels, copies."""
+        check_report(self.layout, self._manifest)
         return read_json(self.layout.test, self._manifest["sealed"]["test.json"])
 
     def _run_sealed(self, solution: Solution, test: dict[str, list[Any]], compiled: bool) -> list[int]:

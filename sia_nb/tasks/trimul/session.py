@@ -14,7 +14,6 @@ import contextlib
 import os
 import resource
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,13 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from ...scaffold import warden
+from ...scaffold.folders import remove_tree
 from ...scaffold.sandbox import Limits, launch
-from ..process import BOOT, FOREVER, PACKAGE, Failed
-from ..wire import receive, send
+from ..process import BOOT, FOREVER, PACKAGE, Failed, last_words
+from ..wire import MessageError, receive, send
 from .reference import Case, places
 
 PAGE = 4096
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
+MOST = 1 << 20  # bytes of an answer
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
 
@@ -108,6 +109,7 @@ class Session:
     ):
         self.role, self.device, self.memory_mb = role, device, memory_mb
         self.folder = Path(tempfile.mkdtemp(prefix="trimul-"))
+        self._said = tempfile.TemporaryFile()  # not in its folder, where it could put a link to a file of the host
         self._socket, theirs = socket.socketpair()
         self._process: Any = None
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -127,13 +129,12 @@ class Session:
                 limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
                 pass_fds=(theirs.fileno(), *shared),
                 env=env,
-                stderr=self.folder / "stderr",
+                stderr=self._said,
                 trusted=trusted,
                 unsafe=unsafe,
             )
             theirs.close()
-            self._socket.settimeout(180)
-            ready = self._receive()
+            ready = self._receive(180)
         except BaseException:
             theirs.close()
             self.close()
@@ -190,7 +191,7 @@ class Session:
         began = time.perf_counter()
         try:
             send(self._socket, {"op": op, "nonce": nonce, **fields})
-            answer = self._receive()
+            answer = self._receive(max(seconds, 0.01))
             took = time.perf_counter() - began
         except TimeoutError:
             self.fail("timeout", f"no answer within {seconds:.3g} s")
@@ -208,10 +209,10 @@ class Session:
             self.fail("forged", "an answer came that was not to what had been asked")
         return answer, took
 
-    def _receive(self) -> dict[str, Any] | None:
+    def _receive(self, seconds: float) -> dict[str, Any] | None:
         try:
-            return receive(self._socket)
-        except (ConnectionError, ValueError):
+            return receive(self._socket, most=MOST, deadline=time.monotonic() + seconds)
+        except (ConnectionError, MessageError):
             return None
 
     def fail(self, kind: str, message: str) -> None:
@@ -221,17 +222,11 @@ class Session:
             Failed: always.
         """
         hit = self._process.limit_hit if self._process is not None else ""
-        said = self._last_words()
+        said = last_words(self._said)
         self.close()
         if hit.startswith("memory"):
             raise Failed("memory", f"more than {self.memory_mb} MB")
         raise Failed(kind, message + (f" ({hit or said})" if hit or said else ""))
-
-    def _last_words(self) -> str:
-        try:
-            return (self.folder / "stderr").read_text(errors="replace").strip().splitlines()[-1][:300]
-        except (OSError, IndexError):
-            return ""
 
     # --- stopping and watching ----------------------------------------------------------------------
     def _tree(self) -> list[int]:
@@ -287,7 +282,8 @@ class Session:
             self._signal(signal.SIGCONT, self._tree())
             self._process.kill()
         self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._said.close()
+        remove_tree(self.folder)
 
     @property
     def alive(self) -> bool:

@@ -1,0 +1,5 @@
+"""Names of files outside: what other runs there are, what lies in the home folder."""
+
+
+def attacks(t):
+    return {f"of {folder}": lambda f=folder, n=name: n in os.listdir(f) for folder, name in t["folders"].items()}
