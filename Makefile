@@ -62,7 +62,7 @@ trust: data model  ## try the attacks, kill points, faults and fuzz; writes resu
 	$(PY) -m pytest $(TOGETHER) -m trust --trust results/reference/trust.json
 
 fuzz: setup build/fuzz/.ready  ## new examples for every property, and a coverage-guided fuzz of the gateway (SECONDS=120)
-	build/fuzz/bin/python tests/fuzz_gateway.py --seconds $(or $(SECONDS),120) --seed $$RANDOM
+	build/fuzz/bin/python tests/fuzz_gateway.py --seconds $(or $(SECONDS),120) --seed $$(date +%s)
 	HYPOTHESIS_PROFILE=explore $(PY) -m pytest tests/test_fuzz.py tests/test_budget.py tests/test_gateway.py tests/test_space.py tests/test_trajectory.py tests/test_config.py
 
 build/fuzz/.ready:

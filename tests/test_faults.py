@@ -105,6 +105,45 @@ print("stopped with what it has")
     assert "stopped with what it has" in said
 
 
+def heed_ctrl_c():
+    """A shell's background job starts with SIGINT ignored, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGINT,
+        signal.SIGTERM,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.trust(suite="crash", backend="the smoke run and its notebooks")),
+    ],
+)
+def test_the_smoke_run_itself(tmp_path, lawbench_data, embedded_model, signum, trust):
+    """The real program, stopped again and again after some seconds until it is through, and then verified."""
+    from sia_nb.verify import verify
+
+    path, stops = tmp_path / "run", 0
+    command = [sys.executable, "-m", "sia_nb", "run", "--profile", "smoke", "--run-dir", str(path), "--no-figures"]
+    for seconds in (6, 11, 17, 23, 31, 45, 10_000):
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c)
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signum)
+            stops += 1
+        _, err = child.communicate(timeout=120)
+        assert b"Traceback" not in err, err[-2000:]
+        if child.returncode == 0:
+            break
+        assert child.returncode == (130 if signum != signal.SIGKILL else -9), err
+        time.sleep(0.5)
+    assert child.returncode == 0 and stops >= 2
+    trust.cases(stops)
+    assert verify(path).faults == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.trust(suite="faults", backend="a kernel that dies")
