@@ -108,7 +108,7 @@ class TinyVerifier:
 
 
 class AgentServer:
-    """Chat completions: A_1 writes prose, A_2 structured output, and then weights and harness take turns.
+    """Chat completions: A_1 writes prose, A_2 asks for structured output, and then the weights are trained where that is allowed.
 
     ``trouble(handler) -> bool`` may answer a request in its own way, for tests of faults.
     """
@@ -156,7 +156,8 @@ def answer(body: dict[str, Any]) -> dict[str, Any]:
         source = SCAFFOLD.format(note="first" if first else f"second {mark}", grammar=grammar, most=8 if first else 48)
         return {"report": f"# Report {mark}", "scaffold": source, "edits": ["structured_output"]}
     chosen = {"rationale": f"by {mark}", "evidence": [0, 1]}
-    if '"""second' not in text or int(mark, 16) % 3 == 0 and "enum" in json.dumps(body["tools"]) and "weights kept" in text:
+    allowed = body["tools"][0]["function"]["parameters"]["properties"]["action"]["enum"]
+    if '"""second' not in text or "weights" not in allowed:
         return {"action": "harness", **chosen}
     hyper = {"steps": 1, "group_size": 2, "learning_rate": 0.003}
     return {"action": "weights", "algorithm": "grpo", "hyperparameters": hyper, **chosen}
