@@ -108,7 +108,11 @@ class Host:
         home = [p for p in Path.home().iterdir() if p.is_file()][:3]
         system = {p: Path(p) for p in ("/etc/passwd", "/etc/shadow", "/etc/machine-id")}
         repository = Path(sia_nb.__file__).resolve().parent.parent
-        paths = {what: self.folder / path for what, path in files.items()} | {f"~/{p.name}": p for p in home} | system
+        paths = (
+            {what: self.folder / path for what, path in files.items()}
+            | {f"home folder, {n}": p for n, p in enumerate(home)}
+            | system
+        )
         if cells := sandbox._hidden():
             paths["sealed cells in a package"] = Path(cells[0])
         paths["repository"] = repository / "pyproject.toml"
@@ -133,8 +137,11 @@ class Host:
         self.target |= {
             "secret": SECRET, "home": str(Path.home()), "host": os.getpid(), "sleeper": sleeper.pid, "descriptor": self.descriptor,
             "page": ctypes.addressof(ctypes.c_char.from_buffer(self.page)), "files": {k: str(v) for k, v in paths.items() if v.exists()},
-            "folders": {str(self.folder / "results" / "runs"): "other", "/etc": "passwd", str(repository): "README.md"}
-            | {str(p.parent): p.name for p in home}, "network": os.readlink("/proc/self/ns/net"),
+            "folders": {
+                "other runs": (str(self.folder / "results" / "runs"), "other"), "the system": ("/etc", "passwd"),
+                "repository": (str(repository), "README.md"), **{f"home {n}": (str(p.parent), p.name) for n, p in enumerate(home[:1])},
+            },
+            "network": os.readlink("/proc/self/ns/net"),
             "victim": str(self.folder / "outside" / "victim"), "outside": str(self.folder / "outside"),
             "package": str(Path(sia_nb.__file__).resolve().parent), "tests": str(Path(__file__).parent),
             "pwned": str(self.folder / "outside" / "pwned"),

@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+INSTANCES = {"lawbench": "mixed-10x10", "denoising": "pbmc-80"}  # small ones
 PHASE = ["import"]
 OPENED: dict[str, list[str]] = {}
 REACHED: list[str] = []
@@ -35,7 +36,7 @@ def main(task: str, folder: Path) -> None:
     from sia_nb.config import make_config
     from sia_nb.store import Run
 
-    config = make_config("smoke", task=task, steps=2, verifier_calls=2, tokens=400)
+    config = make_config("smoke", task=task, instance=INSTANCES[task], steps=2, verifier_calls=2, tokens=400)
     run = Run.create(config, folder)
     PHASE[0] = "loop"
     phases.init_scaffold(run)

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sealed_loop import INSTANCES
 
 from sia_nb import phases
 from sia_nb.errors import StoreError
@@ -26,19 +27,20 @@ from sia_nb.tasks.files import sha256
 
 CANARY = "canary-7d20e5-sealed"
 KEY = "sk-canary-of-a-key-51c7"
+pytestmark = pytest.mark.timeout(1800)
 sealed = pytest.mark.trust(suite="sealed test", backend="")
 TIMES = re.compile(rb'"(seconds|created|hardware|load)": ?("[^"]*"|[0-9.e+-]+)')
 
 
-def linked(source: Path, target: Path) -> None:
-    """A data folder of its own whose files are those of ``source``, the cache aside."""
+def linked(source: Path, machine: Path, target: Path) -> None:
+    """A data folder of its own whose files are those of ``source``, verdicts aside; ``machine`` has its measured speed."""
     for part in ("lawbench", "denoising", "sealed"):
         if (source / part).exists():
             shutil.copytree(source / part, target / part, copy_function=os.link, dirs_exist_ok=True)
     (target / "cache").mkdir()
     for name in ("dtype.json", "speed.json"):  # this machine's, part of what makes a run repeat bit for bit
-        if (source / "cache" / name).exists():
-            shutil.copy(source / "cache" / name, target / "cache" / name)
+        if (machine / "cache" / name).exists():
+            shutil.copy(machine / "cache" / name, target / "cache" / name)
 
 
 def replace(path: Path, data: bytes) -> str:
@@ -66,8 +68,8 @@ def plant_denoising(folder: Path) -> None:
     from sia_nb.tasks.denoising.files import Layout, write_counts
 
     layout = Layout(folder)
-    split, manifest = data.sealed(layout, "pbmc68k"), read_json(layout.manifest)
-    path = layout.sealed("pbmc68k")
+    split, manifest = data.sealed(layout, INSTANCES["denoising"]), read_json(layout.manifest)
+    path = layout.sealed(INSTANCES["denoising"])
     path.unlink()
     manifest["sealed"][path.name] = write_counts(path, train=split.train[::-1], test=split.test[::-1])
     replace(layout.manifest, json.dumps(manifest).encode())
@@ -92,7 +94,7 @@ def pair(request, tmp_path_factory, lawbench_data, embedded_model):
         data = folder / "data"
         source = lawbench_data if task == "lawbench" else request.getfixturevalue("denoising_data")
         data.mkdir()
-        linked(source.resolve(), data)
+        linked(source.resolve(), embedded_model.resolve(), data)
         (data / "models").symlink_to((embedded_model / "models").resolve())
         if planted:
             {"lawbench": plant_lawbench, "denoising": plant_denoising}[task](data)

@@ -2,4 +2,4 @@
 
 
 def attacks(t):
-    return {f"of {folder}": lambda f=folder, n=name: n in os.listdir(f) for folder, name in t["folders"].items()}
+    return {f"of {what}": lambda f=folder, n=name: n in os.listdir(f) for what, (folder, name) in t["folders"].items()}

@@ -1,7 +1,6 @@
 """As many open files as it can get; it tells how many."""
 
 LIMIT = ()
-MOST = 256
 
 
 def attack(t):

@@ -4,7 +4,6 @@ import threading
 import time
 
 LIMIT = ("processes", "memory", "wall", "seconds")
-MOST = 2000  # threads that may have been there at once
 
 
 def attack(t):
