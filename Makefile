@@ -10,7 +10,7 @@ PY      := $(VENV)/bin/python
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench trust audit lock clean
+.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench trust fuzz audit lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,15 @@ bench: data model  ## run the benchmarks; writes results/reference/bench
 
 trust: data model  ## try the attacks, kill points, faults and fuzz; writes results/reference/trust.json, prints its table
 	$(PY) -m pytest $(TOGETHER) -m trust --trust results/reference/trust.json
+
+fuzz: setup build/fuzz/.ready  ## new examples for every property, and a coverage-guided fuzz of the gateway (SECONDS=120)
+	build/fuzz/bin/python tests/fuzz_gateway.py --seconds $(or $(SECONDS),120) --seed $$(date +%s)
+	HYPOTHESIS_PROFILE=explore $(PY) -m pytest tests/test_fuzz.py tests/test_budget.py tests/test_gateway.py tests/test_space.py tests/test_trajectory.py tests/test_config.py
+
+build/fuzz/.ready:
+	@$(PYTHON) -m venv build/fuzz
+	@build/fuzz/bin/python -m pip install --quiet --disable-pip-version-check atheris || echo "atheris does not install here: a smaller coverage-guided loop takes its place"
+	@touch $@
 
 audit: setup  ## hold requirements.lock against what is installed and, where there is a network, known vulnerabilities
 	@$(PY) tests/audit.py

@@ -5,14 +5,16 @@ It may import ``errors`` only.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import BudgetExceeded, StoreError
+from .errors import BudgetExceeded, ConfigError, StoreError, nearest
 
 PRICED = "2026-11"  # when the table was last checked
 
@@ -64,6 +66,47 @@ def dollars(
     return sum(parts) / 1e6
 
 
+def read_prices(path: Path | str) -> dict[str, Any]:
+    """A table of prices of the user's own: {"dated": "2027-01", "models": {name: {"input": 3.0, "output": 15.0}}}.
+
+    US dollars per million tokens; ``cache_write`` and ``cache_read`` are the price of the input where they are left out.
+
+    Returns:
+        The table as plain data with all four prices of each model.
+
+    Raises:
+        ConfigError: no such file, or a bad entry; names the file, the model and field, what was found and expected.
+    """
+    where = f"prices: {path}"
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{where} cannot be read: {error.strerror}; expected a JSON file.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is no JSON: {error}.") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("models"), dict) or not isinstance(raw.get("dated"), str):
+        raise ConfigError(f'{where}: expected {{"dated": "{PRICED}", "models": {{name: {{"input": …, "output": …}}}}}}.')
+    known = [f.name for f in fields(Price)]
+    models = {}
+    for model, given in raw["models"].items():
+        if not isinstance(given, dict):
+            raise ConfigError(f"{where}: model '{model}' is {given!r:.60}; expected an object with {', '.join(known)}.")
+        for name, value in given.items():
+            if name not in known:
+                raise ConfigError(
+                    f"{where}: model '{model}': field '{name}' is not known.{nearest(name, known)} Known: {', '.join(known)}."
+                )
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ConfigError(
+                    f"{where}: model '{model}': {name} is {value!r:.60}; expected US dollars per million tokens, at least 0."
+                )
+        for name in ("input", "output"):
+            if name not in given:
+                raise ConfigError(f"{where}: model '{model}': '{name}' is missing.")
+        models[model] = {n: float(given.get(n, given["input"])) for n in known}
+    return {"dated": raw["dated"], "models": models}
+
+
 @dataclass(frozen=True)
 class Spent:
     """A sum of ledger entries."""
@@ -87,18 +130,23 @@ class Caps:
     seconds: float | None = None
     dollars: float | None = None
 
-    def check(self, spent: Spent) -> None:
-        """Raise where a cap is reached.
+    def check(self, spent: Spent, ahead: Spent | None = None) -> None:
+        """Raise where a cap is reached, or could be passed by what is on the way.
+
+        Args:
+            ahead: what is on the way or about to begin can cost at most.
 
         Raises:
-            BudgetExceeded: names the cap, what was spent and the parameter to raise.
+            BudgetExceeded: names the cap, what was spent, what is ahead and the parameter to raise.
         """
         for name, cap in asdict(self).items():
-            value = getattr(spent, name)
-            if cap is not None and value >= cap:
-                shown = f"${value:.2f} of ${cap:.2f}" if name == "dollars" else f"{value:g} of {cap:g}"
+            value, more = getattr(spent, name), getattr(ahead, name) if ahead else 0
+            if cap is not None and (value >= cap or value + more > cap):
+                show = (lambda x: f"${x:.2f}") if name == "dollars" else (lambda x: f"{x:g}")
+                next_one = f", and what is ahead may take {show(more)}" if value < cap else ""
                 raise BudgetExceeded(
-                    f"budget: {name.replace('_', ' ')}: {shown} are spent. Raise the parameter '{name}' to go on."
+                    f"budget: {name.replace('_', ' ')}: {show(value)} of {show(cap)} are spent{next_one}. "
+                    f"A run with a higher '{name}' can go further."
                 )
 
 
@@ -119,6 +167,7 @@ class Ledger:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as f:
+                fcntl.flock(f, fcntl.LOCK_EX)  # a line that another process is writing is not torn
                 f.seek(0)
                 f.truncate(self._read(f.read()))
         except OSError as error:
@@ -163,6 +212,7 @@ class Ledger:
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
         try:
             with open(self.path, "ab") as f:
+                fcntl.flock(f, fcntl.LOCK_EX)
                 f.write(line.encode("utf-8", "replace"))
                 f.flush()
                 os.fsync(f.fileno())
@@ -181,13 +231,13 @@ class Ledger:
         """Phase → sum, in order of first appearance."""
         return {phase: self.total(phase) for phase in dict.fromkeys(e["phase"] for e in self.entries)}
 
-    def check(self) -> None:
-        """Raise where a cap on the whole run is reached.
+    def check(self, ahead: Spent | None = None) -> None:
+        """Raise where a cap on the whole run is reached, or could be passed by what is ``ahead``.
 
         Raises:
             BudgetExceeded: names the cap, what was spent and the parameter to raise.
         """
-        self.caps.check(self.total())
+        self.caps.check(self.total(), ahead)
 
 
 def _spent(entry: dict[str, Any]) -> Spent:

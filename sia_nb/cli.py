@@ -1,4 +1,4 @@
-"""The command line: ``python -m sia_nb run | resume | show | figures | report | data | model | doctor``."""
+"""The command line: ``python -m sia_nb run | resume | show | verify | replay | figures | report | data | model | doctor``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ examples
   python -m sia_nb run --agent claude            Claude writes the scaffolds (ANTHROPIC_API_KEY)
   python -m sia_nb resume                        go on with the newest unfinished run
   python -m sia_nb show RUN                      what happened, step by step
+  python -m sia_nb verify RUN                    is the folder what it says? hashes, provenance, arithmetic
+  python -m sia_nb replay RUN                    repeat a finished run without its language models
   python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
   python -m sia_nb figures                       redraw every figure and table of the tasks that have runs
   python -m sia_nb report RUN                    one HTML file of a run: its steps, trajectories and numbers, to look through
@@ -98,6 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("run", nargs="?", default="", help="a run folder or its name; empty lists the runs")
     p.add_argument("--step", type=int, default=0, help="print this step's decision, report and trajectory")
     p.add_argument("--diff", action="store_true", help="with --step: how the scaffold differs from its parent's")
+    p = command(
+        "verify", _verify, "Check a run's hashes, provenance and arithmetic; names the file and field of what does not hold."
+    )
+    p.add_argument("run", nargs="+", help="run folders or their names")
+    p = command(
+        "replay",
+        _replay,
+        "Repeat a finished run without its language models, bit for bit, and say where it departs from its record.",
+    )
+    p.add_argument("run", help="a run folder or its name")
+    p.add_argument("--out", default="", metavar="DIR", help="where the repeated run goes (default: results/replays/<name>)")
+    p.add_argument(
+        "--recorded-verdicts",
+        action="store_true",
+        help="do not ask the verifier: for a run of another machine, whose arithmetic differs",
+    )
     p = command("figures", _figures, "Draw the figures and tables from the finished runs and the reference runs.")
     p.add_argument("--task", default="", help="only this task (default: all that have runs)")
     p.add_argument("--profile", default="", help="only runs of this profile (default: the newest finished run's)")
@@ -241,6 +259,32 @@ def _show(args: argparse.Namespace, _: list[str]) -> None:
     from .view import text
 
     text.show(args.run, step=args.step, diff=args.diff)
+
+
+def _verify(args: argparse.Namespace, _: list[str]) -> int:
+    from .store import find_folder
+    from .verify import verify
+
+    wrong = 0
+    for name in args.run:
+        found = verify(find_folder(name))
+        wrong += bool(found.faults)
+        for fault in found.faults:
+            print(f"{found.root.name}: {fault}")
+        holds = f"{len(found.faults)} faults" if found.faults else "holds"
+        print(f"{found.root.name}: {holds}; {found.checked} comparisons" + "".join(f"; {note}" for note in found.notes))
+    return 1 if wrong else 0
+
+
+def _replay(args: argparse.Namespace, _: list[str]) -> int:
+    from .replay import replay
+    from .store import find_folder
+
+    source = find_folder(args.run)
+    verdicts = "recorded" if args.recorded_verdicts else "anew"
+    outcome = replay(source, Path(args.out) if args.out else None, verdicts=verdicts)
+    print(f"{source.name}: {outcome}")
+    return 1 if outcome.departure or outcome.shown else 0
 
 
 def _figures(args: argparse.Namespace, _: list[str]) -> None:

@@ -33,6 +33,7 @@ class RunConfig(BaseModel):
         description="wall-clock cap of a step's execution, in seconds; training may take weight_share of as much before it",
     )
     dollars: float = Field(20.0, ge=0, le=100_000, description="cap on the agents' cost of the whole run, in US dollars")
+    prices: str = Field("", description="JSON file of language models' prices, laid over the kit's dated table (budget.PRICES)")
     agent: Literal["playbook", "claude", "openai_compatible", "replay"] = Field(
         "playbook", description="Meta- and Feedback-Agent"
     )

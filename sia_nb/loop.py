@@ -156,7 +156,7 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         from .training.devices import check
 
         check(config.devices, config.threads)  # before anything is spent
-    with run.lock(), _terminable():
+    with run.writing(), run.lock(), _terminable():
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
         share = len(pending) / config.steps
         if pending:

@@ -12,6 +12,7 @@ phase counts once its completion mark is written, and is done again from its sta
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,7 +22,7 @@ from typing import Any
 from .agents import rewards
 from .agents.base import Decision, View
 from .config import make_config
-from .errors import InvalidSolution, StoreError
+from .errors import BudgetExceeded, InvalidSolution, StoreError
 from .scaffold.contract import Budget
 from .scaffold.folders import remove_tree
 from .steps import (
@@ -41,9 +42,10 @@ from .steps import (
     trained_solutions,
     training_summary,
     trajectory,
+    trusted,
     worn,
 )
-from .store import Run, read_json, results_dir, write_atomic, write_json
+from .store import Run, keeps, read_json, results_dir, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Solution, Task, Verifier
 from .training.hyper import ALGORITHMS, MENU
@@ -85,6 +87,7 @@ def open_run(run_dir: str = "", *, task: str = "lawbench", profile: str = "smoke
 # -- phase 1 -----------------------------------------------------------------------------------------
 
 
+@keeps
 def init_scaffold(run: Run) -> str:
     """A_1 = M(U, R): the Meta-Agent writes the first scaffold. Returns its source.
 
@@ -96,7 +99,7 @@ def init_scaffold(run: Run) -> str:
     task, started = get_task(run.config.task), time.monotonic()
     with open_run_agents(run, task) as (meta, _):
         source = meta.write(task.spec_text(), task.reference())
-        author = meta.kind
+        author = meta.author
     place_scaffold(run, 1, source, {"action": "init", "parent": 0, "edits": [], "author": author})
     spend(run, 1, "init", seconds=time.monotonic() - started)
     run.finish(1, "init", [run.step(1) / "scaffold" / "agent.py", run.step(1) / "origin.json"])
@@ -106,12 +109,16 @@ def init_scaffold(run: Run) -> str:
 # -- phase 2 -----------------------------------------------------------------------------------------
 
 
-def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
+@keeps
+def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Verifier | None = None) -> dict[str, Any]:
     """Execute A_g in the sandbox, record τ_g, and return E_g. Needs the phase before; runs it for step 1.
 
     E_g holds: score (best of the submitted solution on dev), valid, reason, solution, noise (paired standard
     error of the difference to the incumbent), accepted, incumbent (the step that the loop goes on from), note,
     counts, used, budget, solutions (the best distinct valid ones).
+
+    Args:
+        policy, verifier: in place of the config's; a replay's.
     """
     if run.done(step, "run"):
         return run.metrics(step)
@@ -142,8 +149,8 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
 
     prepare_data(run)
     weights = worn(run, step)
-    policy = open_policy(run, weights)
-    with open_verifier(run, task) as verifier, sampling(policy):
+    policy = policy or open_policy(run, weights)
+    with contextlib.nullcontext(verifier) if verifier else open_verifier(run, task) as verifier, sampling(policy):
         execution = execute(
             source,
             task=task,
@@ -155,7 +162,7 @@ def run_generation(run: Run, step: int = 1) -> dict[str, Any]:
             scored=scored_before(run, step),
             workdir=workdir,
             trajectory_path=tau,
-            trusted=run.origin(step)["author"] == "playbook",
+            trusted=trusted(run, step),
             unsafe=config.unsafe_no_sandbox,
             instance=config.instance or None,
             on_event=on_event,
@@ -233,6 +240,7 @@ def _keep_or_roll_back(run: Run, step: int, metrics: dict[str, Any], verifier: V
 # -- phase 3 -----------------------------------------------------------------------------------------
 
 
+@keeps
 def feedback_decision(run: Run, step: int = 1) -> Decision:
     """F reads A_g, τ_g and E_g and chooses; a harness update also writes A_{g+1} and its report.
 
@@ -246,13 +254,17 @@ def feedback_decision(run: Run, step: int = 1) -> Decision:
     view, started = feedback_view(run, step), time.monotonic()
     task = get_task(run.config.task)
     with open_run_agents(run, task) as (_, feedback):
-        decision = feedback.decide(view)
-        written = [folder / "decision.json"]
-        if decision.action == "harness":
-            improvement = feedback.improve(view)
+        written, improvement = [folder / "decision.json"], None
+        try:
+            decision = feedback.decide(view)
+            if decision.action == "harness":
+                improvement = feedback.improve(view)
+        except BudgetExceeded as error:  # the run ends with what it has
+            decision = Decision("stop", str(error), rule="budget")
+        if improvement is not None:
             write_atomic(folder / "improvement.md", improvement.report)
             parent = step if view.metrics["accepted"] else view.metrics["incumbent"]
-            origin = {"action": "harness", "parent": parent, "edits": list(improvement.edits), "author": feedback.kind}
+            origin = {"action": "harness", "parent": parent, "edits": list(improvement.edits), "author": feedback.author}
             origin["weights"] = worn(run, parent)
             place_scaffold(run, step + 1, improvement.scaffold, origin)
             written += [
@@ -298,6 +310,7 @@ def feedback_view(run: Run, step: int) -> View:
 # -- the report --------------------------------------------------------------------------------------
 
 
+@keeps
 def report(run: Run) -> dict[str, Any]:
     """Open the sealed test, once a run: the baseline (A_1's answer) and the best by dev. Written to report.json.
 
@@ -307,6 +320,8 @@ def report(run: Run) -> dict[str, Any]:
     """
     path = run.path / "report.json"
     if path.exists():
+        if not (run.path / "manifest.json").exists() and not run.info.get("trimmed"):
+            run.write_manifest()
         return read_json(path)
     steps = run.executed()
     if not steps:
@@ -344,6 +359,7 @@ def report(run: Run) -> dict[str, Any]:
     }
     spend(run, steps[-1], "report", seconds=time.monotonic() - started)
     write_json(path, result)
+    run.write_manifest()
     return result
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from .agents.base import StepSummary
 from .budget import Ledger
-from .errors import ConfigError, StoreError
+from .errors import ConfigError, ModelError, StoreError
 from .store import Run, data_dir, read_json, read_lines, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Task, Verifier
@@ -176,14 +176,27 @@ def open_policy(run: Run, weights: int = 0) -> Any:
 
 @contextlib.contextmanager
 def sampling(policy: Any) -> Iterator[None]:
-    """Sample from a local policy with its weights as sampling reads them fastest, its adapter included."""
+    """Sample from a local policy with its weights as sampling reads them fastest, its adapter included.
+
+    Raises:
+        ModelError: memory ran out meanwhile.
+    """
     if getattr(policy, "model", None) is None:
         yield
         return
     from .policy import adapter
+    from .training.learner import short_of_memory
 
-    with adapter.merged(policy):
-        yield
+    try:
+        with adapter.merged(policy):
+            yield
+    except (MemoryError, RuntimeError) as error:
+        if not short_of_memory(error):
+            raise
+        raise ModelError(
+            f"policy: memory does not suffice to sample from '{policy.name}': {str(error)[:200]}. Free some, or take a smaller model "
+            "or a server (policy_url), and resume the run."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -219,6 +232,11 @@ def spend(run: Run, step: int, phase: str, **amounts: float) -> None:
 def worn(run: Run, step: int) -> int:
     """The step whose adapter the policy wears in step g; 0 for the base model."""
     return int(run.origin(step).get("weights", 0))
+
+
+def trusted(run: Run, step: int) -> bool:
+    """Whether A_g is the kit's own work: written by the playbook in this very run, and not taken from a record."""
+    return run.config.agent == "playbook" and run.origin(step)["author"] == "playbook"
 
 
 def training_summary(run: Run, step: int) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ left behind is overwritten by the next try.
       decision.json  improvement.md  notebooks/  *.done.json
     report.json           written once, when the sealed test is opened
     peers.json            known methods on the same data, of a task that has some; written with the report
+    manifest.json         the SHA-256 of all of this, written last
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -29,17 +31,21 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .budget import read_prices
 from .config import RunConfig, validate
 from .errors import ConfigError, StoreError
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = ("notebooks", "figures", "work", "by_hand", "checkpoint")  # folders that are no part of the record
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
 _VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "papermill", "anthropic", "sandlock")
 
 
@@ -176,15 +182,22 @@ class Run:
     def __init__(self, path: Path):
         self.path = Path(path).resolve()
         raw = read_json(self.path / "run.json")
+        if not isinstance(raw, dict):
+            raise StoreError(
+                f"{self.path / 'run.json'} is damaged: expected an object, found {type(raw).__name__}; is this a run folder?"
+            )
         if raw.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path / 'run.json'}: format {raw.get('format')!r}, expected {FORMAT}; it was written by another version"
             )
         try:
             self.config: RunConfig = validate(raw["config"])
-        except (ConfigError, KeyError, TypeError) as error:
+        except (ConfigError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{self.path / 'run.json'} holds no valid config: {error}") from None
         self.info: dict[str, Any] = raw
+        for name, kind in (("data", dict), ("notices", list)):
+            if not isinstance(raw.setdefault(name, kind()), kind):
+                raise StoreError(f"{self.path / 'run.json'} is damaged: {name} is {raw[name]!r:.60}, expected a {kind.__name__}")
         self._lock = None
 
     # -- making and opening ------------------------------------------------------------------------
@@ -207,15 +220,17 @@ class Run:
             return run
         if path.exists() and any(path.iterdir()):
             raise StoreError(f"{path} is not empty and holds no run.json; name an empty or new folder")
-        write_json(
-            path / "run.json", {"format": FORMAT, "config": config.model_dump(), **provenance(), "data": {}, "notices": []}
-        )
+        prices = {"prices": read_prices(config.prices)} if config.prices else {}
+        given = {"format": FORMAT, "config": config.model_dump(), **provenance(), **prices, "data": {}, "notices": []}
+        write_json(path / "run.json", given)
         return cls(path)
 
     def update(self, **changes: Any) -> None:
         """Add to run.json, e.g. data checksums or a notice; the config never changes."""
         self.info.update(changes)
         write_json(self.path / "run.json", self.info)
+        if (self.path / "manifest.json").exists():
+            self.write_manifest()
 
     def notice(self, text: str) -> None:
         """A sentence that stays in the run's provenance, once."""
@@ -229,7 +244,8 @@ class Run:
         Raises:
             StoreError: another process is working in it.
         """
-        handle = open(self.path / ".lock", "a+")
+        with self.writing():
+            handle = open(self.path / ".lock", "a+")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -244,6 +260,52 @@ class Run:
             yield self
         finally:
             handle.close()
+
+    @contextlib.contextmanager
+    def writing(self):
+        """What the disk refuses meanwhile becomes a clear error.
+
+        Raises:
+            StoreError: the disk is full, read-only or not writable, or the folder went away.
+        """
+        self._present()
+        try:
+            yield self
+        except StoreError:
+            self._present()  # a file may be missing because everything is
+            raise
+        except OSError as error:
+            if error.errno not in _DISK:
+                raise
+            self._present()
+            what = (
+                "the disk is full; free some space"
+                if error.errno == errno.ENOSPC
+                else f"{error.strerror}; check the disk and its rights"
+            )
+            raise StoreError(
+                f"{error.filename or self.path}: {what}, then `python -m sia_nb resume {self.path.name}`. What was done so far is kept."
+            ) from error
+        self._present()
+
+    def _present(self) -> None:
+        if not (self.path / "run.json").exists():
+            raise StoreError(
+                f"{self.path} went away, or its run.json did; put the folder back and resume the run, or begin a new one"
+            )
+
+    def record(self) -> dict[str, Path]:
+        """Every file of the run's record by name; notebooks, figures, working folders and hidden files are none of it."""
+        found = {}
+        for path in sorted(self.path.rglob("*")):
+            parts = path.relative_to(self.path).parts
+            if path.is_file() and not any(p.startswith(".") or p in LEFT_OUT for p in parts) and parts != ("manifest.json",):
+                found["/".join(parts)] = path
+        return found
+
+    def write_manifest(self) -> None:
+        """Note the SHA-256 of every file of the record, the run being finished."""
+        write_json(self.path / "manifest.json", {"format": FORMAT, "files": {n: sha256(p) for n, p in self.record().items()}})
 
     # -- steps and phases --------------------------------------------------------------------------
 
@@ -276,6 +338,7 @@ class Run:
 
     def finish(self, g: int, phase: str, files: list[Path]) -> None:
         """Set the phase's mark, with the hashes of what it wrote."""
+        self._present()
         write_json(
             self.step(g) / f"{phase}.done.json",
             {"phase": phase, "files": {str(f.relative_to(self.path)): sha256(f) for f in files}},
@@ -303,7 +366,19 @@ class Run:
     def progress(self, what: str, done: float, total: float) -> None:
         """Tell whoever watches how far the phase in hand is; never an error."""
         with contextlib.suppress(StoreError):
+            self._present()
             write_json(self.path / ".progress.json", {"what": what, "done": done, "total": total})
+
+
+def keeps(phase: Callable[..., Any]) -> Callable[..., Any]:
+    """A phase, a function of a run, whose troubles with the disk are clear errors: see ``Run.writing``."""
+
+    @functools.wraps(phase)
+    def guarded(run: Run, *args: Any, **more: Any) -> Any:
+        with run.writing():
+            return phase(run, *args, **more)
+
+    return guarded
 
 
 def publish(run: Run) -> Path:
@@ -318,9 +393,11 @@ def publish(run: Run) -> Path:
     machine = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     target = results_dir() / "reference" / run.config.task / machine / run.path.name
     shutil.rmtree(target, ignore_errors=True)
-    left_out = ("notebooks", "work", "figures", "adapter", "checkpoint", "by_hand", ".*")
+    left_out = (*LEFT_OUT, "adapter", ".*")
     shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))
-    Run(target).update(trimmed=True)
+    copy = Run(target)
+    copy.update(trimmed=True)
+    copy.write_manifest()
     return target
 
 
@@ -329,12 +406,23 @@ def run_name(config: RunConfig) -> str:
     values = config.model_dump()
     if values["devices"] == 1:
         del values["devices"]  # the names of runs made before it could be chosen stay
+    if not values["prices"]:
+        del values["prices"]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
     return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
 
 
 def find_run(name: str) -> Run:
     """The run called ``name``: a path, or a folder name under results/runs or results/reference.
+
+    Raises:
+        StoreError: there is none; the message names the nearest.
+    """
+    return Run(find_folder(name))
+
+
+def find_folder(name: str) -> Path:
+    """The folder of the run called ``name``, be it damaged.
 
     Raises:
         StoreError: there is none; the message names the nearest.
@@ -346,7 +434,7 @@ def find_run(name: str) -> Run:
         candidates += sorted((results_dir() / "reference").glob(f"*/*/{name}"))
     for path in candidates:
         if (path / "run.json").exists():
-            return Run(path)
+            return path
     known = [p.parent.name for p in sorted((results_dir() / "runs").glob("*/run.json"))]
     raise StoreError(
         f"no run called '{name}'.{nearest(name, known)} Known: {', '.join(known) or 'none yet; `python -m sia_nb run` makes one'}."

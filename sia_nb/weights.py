@@ -33,9 +33,10 @@ from .steps import (
     spend,
     training_summary,
     trajectory,
+    trusted,
     worn,
 )
-from .store import Run, data_dir, read_json, write_json
+from .store import Run, data_dir, keeps, read_json, write_json
 from .tasks import get_task
 from .training.hyper import Hyper, make_hyper
 
@@ -43,6 +44,7 @@ LAST_BREATH = 60  # seconds to wait for another process in the folder
 OnStep = Callable[[dict[str, Any]], None]
 
 
+@keeps
 def weight_update(
     run: Run,
     step: int = 0,
@@ -93,9 +95,9 @@ def weight_update(
     place_scaffold(run, step + 1, run.scaffold(parent), origin | {"weights": step + 1, "algorithm": chosen.algorithm})
     used = {k: result[k] for k in ("verifier_calls", "tokens")}
     spend(run, step + 1, "train", **used, seconds=time.monotonic() - started)
-    files = [
-        f for f in sorted(folder.rglob("*")) if f.is_file() and f.relative_to(folder).parts[0] not in ("checkpoint", ".lock")
-    ]
+    parts = {f: f.relative_to(folder).parts for f in sorted(folder.rglob("*")) if f.is_file()}
+    # hidden are the lock and what a kill left half written
+    files = [f for f, names in parts.items() if names[0] != "checkpoint" and not any(n.startswith(".") for n in names)]
     run.finish(step + 1, "train", [*files, run.step(step + 1) / "scaffold" / "agent.py", run.step(step + 1) / "origin.json"])
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # it has served: some 120 MB
     return {**result, "folder": str(folder)}
@@ -183,7 +185,7 @@ def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_
             instances=[config.instance] if config.instance else (),
             segments=task.space.segments() if how["masked"] else None,
             max_tokens=how["max_tokens"],
-            trusted=run.origin(parent)["author"] == "playbook",
+            trusted=trusted(run, parent),
             unsafe=config.unsafe_no_sandbox,
             archive=archive(run, before=step + 1),
             scored=scored_before(run, step + 1),

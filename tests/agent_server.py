@@ -28,10 +28,10 @@ BETTER = SCAFFOLD.replace("Write a spec.", "Write one line of JSON.")
 
 
 class Server:
-    """Answers the n-th request with the n-th step: a dict (200), (status, headers, dict), or a raw string to send."""
+    """Answers the n-th request with the n-th step: a dict (200), (status, headers, dict), or a raw string to send; also "cut", "hang" and "drip"."""
 
     def __init__(self, *steps):
-        self.steps, self.requests = list(steps), []
+        self.steps, self.requests, self.over = list(steps), [], threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -49,6 +49,21 @@ class Server:
                     self.wfile.write(b'{"id": "msg_1", "con')
                     self.close_connection = True
                     return
+                if step == "hang":
+                    outer.over.wait(20)
+                    return
+                if step == "drip":
+                    self.send_response(200)
+                    self.send_header("content-type", "application/json")
+                    self.send_header("content-length", "5000")
+                    self.end_headers()
+                    try:
+                        while not outer.over.wait(0.02):
+                            self.wfile.write(b" ")
+                            self.wfile.flush()
+                    except OSError:
+                        pass
+                    return
                 status, headers, reply = (200, {}, step) if isinstance(step, dict | str) else step
                 raw = (reply if isinstance(reply, str) else json.dumps(reply)).encode()
                 self.send_response(status)
@@ -65,6 +80,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self):
+        self.over.set()
         self._http.shutdown()
         self._http.server_close()
 

@@ -143,6 +143,98 @@ def test_passing_trouble_is_tried_again(pair, says, trouble):
     assert len(next(e for e in recorder.entries if e["event"] == "end")["response"]["failed_tries"]) == 1
 
 
+PAGE = (200, {"content-type": "text/html"}, "<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>")
+TROUBLE = {
+    "hangs": "hang", "drips": "drip", "cuts": "cut", "garbage": "\x00\x01 garbage", "HTML": PAGE, "half a JSON": '{"id": "msg_1", "content": [{"ty',
+    "an empty object": {}, "null": "null", "a number": "17", "a list": "[]", "nothing at all": "", "no message": {"id": "x", "choices": [], "content": None},
+    "429": (429, {}, {"error": {"message": "slow"}}), "500": (500, {}, "<html>"), "502": (502, {}, ""), "503": (503, {}, {"error": None}),
+    "529": (529, {}, {"error": {"message": "overloaded"}}), "408": (408, {}, {}), "409": (409, {}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+@pytest.mark.trust(suite="faults", backend="language-model server")
+def test_every_trouble_that_passes_is_survived_and_written_down(pair, says, trouble):
+    server, meta, _, recorder, waits = pair(TROUBLE[trouble], says("write_scaffold", written()), deadline=1.0)
+    assert meta.write("U", "R") == BETTER and len(server.requests) == 2 and waits == [1.0]
+    assert recorder.interrupted == [] and recorder.committed() == 0.0
+    (end,) = [e for e in recorder.entries if e["event"] == "end"]
+    assert len(end["response"]["failed_tries"]) == 1
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+@pytest.mark.trust(suite="faults", backend="language-model server")
+def test_trouble_that_does_not_pass_ends_in_a_clear_error(pair, trouble):
+    _, meta, _, recorder, _ = pair(*[TROUBLE[trouble]] * 2, attempts=2, deadline=0.3)
+    with pytest.raises(AgentError, match="no answer after 2 tries.*resume the run later"):
+        meta.write("U", "R")
+    assert recorder.interrupted == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+@pytest.mark.trust(suite="faults", backend="language-model server")
+def test_what_does_not_pass_is_not_tried_again(pair, status):
+    server, meta, _, _, waits = pair((status, {}, "<html>no</html>"))
+    with pytest.raises(AgentError, match=f"HTTP {status}"):
+        meta.write("U", "R")
+    assert len(server.requests) == 1 and not waits
+
+
+@pytest.mark.trust(suite="faults", backend="language-model server")
+def test_an_empty_message_and_another_tools_name_are_mended(pair, says, kind):
+    empty = claude_says(None, "") | {"content": []} if kind == "claude" else chat_says(None, "")
+    other = says("launch_missiles", {"where": "home"})
+    server, meta, _, recorder, _ = pair(empty, other, says("write_scaffold", written()))
+    assert meta.write("U", "R") == BETTER and len(server.requests) == 3
+    assert "launch_missiles" in json.dumps(server.requests[2]["body"]["messages"])
+
+
+def test_an_answer_that_a_kill_left_unused_is_not_asked_for_again(pair, says):
+    """The answer is on disk before it is used: here the process ends just after, and another one goes on."""
+    server, meta, _, recorder, _ = pair(says("write_scaffold", written("def run(:")), says("write_scaffold", written()))
+    used = recorder.result
+    recorder.result = lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        meta.write("U", "R")
+    before, spent = len(server.requests), recorder.ledger.total().dollars
+    _, again, _, resumed, _ = pair()
+    assert again.write("U", "R") == BETTER and before == 2, "from the record: this server's script is empty"
+    assert resumed.ledger.total().dollars == spent and used is not None
+    assert [e["event"] for e in resumed.entries] == ["begin", "end"] * 2 + ["result"]
+
+
+def test_answers_that_led_nowhere_are_not_used_again(pair, says):
+    _, meta, _, _, _ = pair(*[says(None, "I would rather talk.")] * 3)
+    with pytest.raises(AgentError, match="no usable answer"):
+        meta.write("U", "R")
+    server, again, _, _, _ = pair(says("write_scaffold", written()))
+    assert again.write("U", "R") == BETTER and len(server.requests) == 1
+
+
+def test_a_call_that_the_ledger_missed_is_put_into_it_once(pair, says, tmp_path):
+    _, meta, _, recorder, _ = pair(says("write_scaffold", written()))
+    meta.write("U", "R")
+    cost = recorder.ledger.total()
+    (tmp_path / "ledger.jsonl").write_text("")
+    for _ in range(2):
+        _, _, _, again, _ = pair()
+        assert again.ledger.total() == cost and again.ledger.total("init", 1).dollars == cost.dollars
+
+
+def test_a_call_that_was_cut_off_counts_at_the_most_it_can_have_cost(pair, says, tmp_path):
+    _, meta, _, recorder, _ = pair(says("write_scaffold", written()))
+    number = recorder.begin("write", {"max_tokens": 9}, 0.9)
+    assert recorder.committed() == 0.9
+    with pytest.raises(BudgetExceeded, match=r"\$0.00 of \$1.00 are spent, and what is ahead may take \$1\.[0-9]+"):
+        meta.write("U", "R")
+    _, meta, _, again, _ = pair(says("write_scaffold", written()))
+    assert again.interrupted == [number] and again.committed() == 0.9
+    with pytest.raises(BudgetExceeded):
+        meta.write("U", "R")
+    again.end(number, {"message": {}}, {"dollars": 0.01})
+    assert meta.write("U", "R") == BETTER
+
+
 def test_errors_until_the_tries_are_spent(pair):
     server, meta, _, recorder, waits = pair(*[(500, {}, {"error": {"message": "broken"}})] * 4, attempts=4)
     with pytest.raises(AgentError, match="4 tries.*broken"):

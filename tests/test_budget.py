@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import threading
 
-from sia_nb.budget import Caps, Ledger, Price, Spent, dollars
-from sia_nb.errors import BudgetExceeded, StoreError
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sia_nb.agents.record import AgentRecorder
+from sia_nb.budget import PRICED, Caps, Ledger, Price, Spent, dollars, read_prices
+from sia_nb.errors import BudgetExceeded, ConfigError, StoreError
 
 
 def filled(path, **more) -> Ledger:
@@ -73,3 +79,164 @@ def test_a_full_disk(tmp_path):
     path.symlink_to("/dev/full")
     with pytest.raises(StoreError, match="Free some space"):
         ledger.add("execute", 1, "x")
+
+
+# --- what is on the way, threads and resumption --------------------------------------------------------------------------
+@pytest.mark.trust(suite="budgets", backend="threads")
+def test_no_thread_passes_the_cap_while_others_are_on_the_way(tmp_path, trust):
+    """Sixteen threads ask for calls of at most $0.10 each, which come to less: never may all of them together pass $1."""
+    recorder = AgentRecorder(tmp_path / "calls.jsonl", Ledger(tmp_path / "ledger.jsonl", Caps(dollars=1.0)))
+    worst, made, refused = [], [], []
+
+    def ask(thread):
+        for n in range(6):
+            try:
+                number = recorder.begin("decide", {"thread": thread, "n": n}, 0.1)
+            except BudgetExceeded:
+                refused.append(thread)
+                return
+            worst.append(recorder.ledger.total().dollars + recorder.committed())
+            recorder.end(number, {"message": {}}, {"dollars": 0.03, "input_tokens": 7})
+            made.append(number)
+
+    threads = [threading.Thread(target=ask, args=(t,)) for t in range(16)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert max(worst) <= 1.0 + 1e-9 and refused and len(set(made)) == len(made)
+    trust.cases(len(made) + len(refused))
+    again = AgentRecorder(tmp_path / "calls.jsonl", Ledger(tmp_path / "ledger.jsonl", Caps(dollars=1.0)))
+    assert again.ledger.total() == recorder.ledger.total() == Spent(dollars=pytest.approx(0.03 * len(made)))
+    assert len([e for e in again.entries if e["event"] == "end"]) == len(made)
+
+
+@pytest.mark.trust(suite="budgets", backend="threads")
+def test_ledgers_of_one_file_lose_and_tear_nothing(tmp_path, trust):
+    path = tmp_path / "ledger.jsonl"
+
+    def write(thread):
+        for n in range(25):
+            Ledger(path).add("run", n, f"thread {thread}", verifier_calls=1, tokens=10, note="x" * 500)
+
+    threads = [threading.Thread(target=write, args=(t,)) for t in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert Ledger(path).total() == Spent(200, 2000)
+    trust.cases(200)
+
+
+def test_a_cap_counts_what_is_ahead(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl", Caps(verifier_calls=10, tokens=1000, seconds=60.0, dollars=1.0))
+    ledger.add("run", 1, "x", verifier_calls=6, tokens=600, seconds=30.0, dollars=0.5)
+    ledger.check(Spent(4, 400, 30.0, 0.5))
+    for ahead, name in [
+        (Spent(verifier_calls=5), "verifier calls"),
+        (Spent(tokens=401), "tokens"),
+        (Spent(seconds=30.1), "seconds"),
+        (Spent(dollars=0.51), "dollars"),
+    ]:
+        with pytest.raises(BudgetExceeded, match=f"{name}: .* and what is ahead may take"):
+            ledger.check(ahead)
+
+
+# --- a table of prices of one's own -----------------------------------------------------------------------------------------
+def test_a_table_of_ones_own_lies_over_the_kits(tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"dated": "2027-01", "models": {"mine": {"input": 2, "output": 8, "cache_read": 0.2}}}))
+    table = read_prices(path)
+    assert table == {"dated": "2027-01", "models": {"mine": {"input": 2.0, "output": 8.0, "cache_write": 2.0, "cache_read": 0.2}}}
+    mine = {n: Price(**p) for n, p in table["models"].items()}
+    assert dollars("mine", input_tokens=10**6, output_tokens=10**6, prices=mine) == 10.0 and dollars("mine") is None
+    assert len(PRICED) == 7
+
+
+def test_the_runs_table_is_kept_with_the_run(tmp_path):
+    from sia_nb.agents import open_agents
+    from sia_nb.config import make_config
+    from sia_nb.store import Run, run_name
+    from sia_nb.tasks import get_task
+
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps({"dated": "2027-01", "models": {"m": {"input": 2, "output": 8}}}))
+    given = {"agent": "openai_compatible", "agent_model": "m", "agent_url": "http://localhost:1/v1"}
+    run = Run.create(make_config("smoke", prices=str(path), **given), tmp_path / "run")
+    path.unlink()
+    assert Run(run.path).info["prices"]["dated"] == "2027-01", "the file may go, the prices stay"
+    with open_agents(run, get_task("lawbench")) as (meta, _):
+        assert meta.agent._caller._most({"max_tokens": 1000}) == pytest.approx((8 * 1000 + 2 * 1020) / 1e6, rel=0.01)
+    assert run.info["notices"] == []
+    other = Run.create(make_config("smoke", **given), tmp_path / "other")
+    with open_agents(other, get_task("lawbench")):
+        assert "the price of 'm' is not known" in other.info["notices"][0]
+    assert run_name(make_config("smoke")) == run_name(make_config("smoke", prices=""))
+
+
+BAD = {
+    "no file": (None, "cannot be read"), "no JSON": ("{", "is no JSON"), "a list": ("[]", "expected {"), "no date": ('{"models": {}}', "expected {"),
+    "a number for a model": ('{"dated": "x", "models": {"m": 3}}', "model 'm' is 3"),
+    "a word for a price": ('{"dated": "x", "models": {"m": {"input": "1", "output": 1}}}', "input is '1'; expected US dollars"),
+    "a negative price": ('{"dated": "x", "models": {"m": {"input": -1, "output": 1}}}', "input is -1"),
+    "no finite price": ('{"dated": "x", "models": {"m": {"input": Infinity, "output": 1}}}', "input is inf"),
+    "true": ('{"dated": "x", "models": {"m": {"input": true, "output": 1}}}', "input is True"),
+    "a misspelt field": ('{"dated": "x", "models": {"m": {"input": 1, "ouput": 1}}}', "Did you mean 'output'"),
+    "a price missing": ('{"dated": "x", "models": {"m": {"input": 1}}}', "'output' is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_table_names_file_model_and_field(tmp_path, what, capsys):
+    from sia_nb.cli import main
+
+    text, said = BAD[what]
+    path = tmp_path / "prices.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_prices(path)
+    assert said in str(caught.value) and str(path) in str(caught.value)
+    assert main(["run", "--profile", "smoke", "--prices", str(path), "--run-dir", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda v: (
+        st.lists(v, max_size=3)
+        | st.dictionaries(st.sampled_from(["dated", "models", "m", "input", "output"]) | st.text(), v, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values | st.fixed_dictionaries({"dated": st.text(), "models": st.dictionaries(st.text(), json_values, max_size=3)}))
+def test_any_table_is_read_or_refused_clearly(tmp_path_factory, value):
+    path = tmp_path_factory.getbasetemp() / "prices.json"
+    path.write_text(json.dumps(value))
+    try:
+        table = read_prices(path)
+    except ConfigError as error:
+        assert str(path) in str(error)
+    else:
+        assert all(p >= 0 for m in table["models"].values() for p in m.values())
+
+
+@given(
+    st.lists(
+        st.binary(max_size=60)
+        | st.sampled_from([b'{"phase":"run","step":1,"what":"x","verifier_calls":1,"tokens":2,"seconds":0.5,"dollars":0.0}']),
+        max_size=5,
+    )
+)
+def test_any_ledger_is_read_or_refused_and_what_is_read_stays(tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "fuzz-ledger.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    try:
+        total = Ledger(path).total()
+    except StoreError as error:
+        assert "line" in str(error)
+    else:
+        Ledger(path).add("run", 9, "y", tokens=1)
+        assert Ledger(path).total() == total + Spent(tokens=1)

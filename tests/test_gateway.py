@@ -299,6 +299,33 @@ def test_exit_is_a_return(tmp_path):
 
 
 messages = pytest.mark.trust(suite="gateway messages", backend="")
+
+
+@pytest.mark.trust(suite="budgets", backend="threads")
+def test_threads_that_hammer_the_gateway_pass_no_cap(tmp_path):
+    body = """
+import threading
+def hammer(k):
+    while True:
+        try:
+            for text in env.sample(build_prompt({"task": env.task}), n=3, max_tokens=15, grammar="solution" if k % 2 else None):
+                env.evaluate(extract(text) + " " * k if k == 3 else extract(text))
+            env.evaluate("no solution %d" % k)
+        except BudgetExhausted:
+            if min(env.budget()["tokens"] // 10, env.budget()["verifier_calls"]) == 0:
+                return
+threads = [threading.Thread(target=hammer, args=(k,)) for k in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+env.submit(env.task["fallback"])
+"""
+    done, t, _, _ = perform(tmp_path, scaffold(body), budget=Budget(9, 205, 60.0))
+    calls = sum(not v.data["repeat"] for v in t.of("verdict") if not v.data.get("final"))
+    tokens = sum(r.data["tokens"] for r in t.of("response"))
+    assert calls == done.used["verifier_calls"] <= 9 and tokens == done.used["tokens"] <= 205
+    assert {"verifier_calls", "tokens"} & {e.data["what"] for e in t.of("limit")} and done.reason == "returned"
+
+
 FORGED = [
     "{'id': 1, 'method': 'submit', 'solution': '{}'}",  # an earlier message's number: played again
     "{'id': 1, 'method': 'hello'}",

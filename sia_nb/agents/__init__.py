@@ -88,13 +88,19 @@ def get_agents(
 @contextmanager
 def open_agents(run: Run, task: Task) -> Iterator[tuple[MetaAgent, FeedbackAgent]]:
     """The pair that a run's config names, recording into the run's folder."""
-    from ..budget import Caps, Ledger
+    from ..budget import Caps, Ledger, Price, dollars
     from .record import AgentRecorder
 
-    config = run.config
+    config, options = run.config, {}
+    if config.agent in ("claude", "openai_compatible"):
+        options["prices"] = {n: Price(**p) for n, p in run.info.get("prices", {}).get("models", {}).items()}
+        model = config.agent_model or CLAUDE
+        if dollars(model, prices=options["prices"]) is None:
+            run.notice(f"the price of '{model}' is not known, so the cap on dollars does not bind; --prices FILE names it")
     ledger = Ledger(run.path / "ledger.jsonl", Caps(dollars=config.dollars))
     recorder = AgentRecorder(run.path / "agent_calls.jsonl", ledger)
     server = {"base_url": config.agent_url, "key_variable": config.agent_key} if config.agent == "openai_compatible" else {}
     yield get_agents(
-        config.agent, model=config.agent_model, recorder=recorder, task=task, replay_of=config.replay_of, **server
+        config.agent, model=config.agent_model, recorder=recorder, task=task, replay_of=config.replay_of,
+        strict=run.info.get("strict", True), **server, **options
     )  # fmt: skip

@@ -113,8 +113,16 @@ class FeedbackAgent(Protocol):
 class Recorder(Protocol):
     """Where an agent's language-model calls are written down and budgeted."""
 
-    def begin(self, purpose: str, request: dict[str, Any]) -> int:
-        """Note a call about to be made; returns its number. Raises BudgetExceeded when a cap is spent."""
+    def begin(self, purpose: str, request: dict[str, Any], most: float | None = 0.0) -> int:
+        """Note a call about to be made, which costs at most so many US dollars (None: not known); returns its number.
+
+        Raises BudgetExceeded where a cap is spent or this call could pass it."""
 
     def end(self, number: int, response: dict[str, Any], usage: dict[str, float]) -> None:
         """Note its answer before it is used. usage: input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, dollars, seconds."""
+
+    def recall(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The provider's message that answered this very request before a kill, and was never used; else None."""
+
+    def unusable(self) -> None:
+        """Say that the answers since the last result led nowhere."""

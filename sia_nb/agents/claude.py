@@ -62,6 +62,16 @@ class Claude:
         except (AttributeError, KeyError, TypeError):
             raise Transient("the answer is not of the Messages API") from None
 
+    def read(self, raw: dict[str, Any]) -> Reply:
+        """See ``Transport.read``."""
+        return _reply(raw)
+
+    def hang_up(self) -> None:
+        """See ``Transport.hang_up``."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _connect(self) -> Any:
         if self._client is None:
             import anthropic

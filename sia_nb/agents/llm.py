@@ -3,11 +3,12 @@
 What differs between providers is in a ``Transport`` (``claude``, ``openai_compatible``): it builds a request body,
 sends it once, and says of an error whether it passes. Everything else is here.
 
-It may import ``agents.base``, ``agents.digest``, ``agents.tools``, ``budget``, ``errors`` and ``scaffold.contract``.
+It may import ``agents.base``, ``agents.digest``, ``agents.tools``, ``budget``, ``errors``, ``patience`` and ``scaffold.contract``.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 from ..budget import Price, dollars
 from ..errors import AgentError
+from ..patience import Slow, within
 from ..scaffold.contract import CONTRACT
 from .base import Decision, Improvement, Recorder, View
 from .digest import digest
@@ -35,6 +37,7 @@ class Options:
     digest_tokens: int = 30_000  # of the trajectory's digest, by estimate
     attempts: int = 6  # tries of one call, the first included
     first_wait: float = 1.0  # seconds before the second try; doubles from there
+    deadline: float = 900.0  # seconds of one try, however slowly its answer drips in
     longest_wait: float = 120.0  # seconds; a server that asks for more is given up
     repairs: int = 2  # rounds in which the model is shown what is wrong with its answer
     prices: Mapping[str, Price] | None = None  # laid over budget.PRICES
@@ -78,6 +81,12 @@ class Transport(Protocol):
         Raises:
             Transient: worth another try. AgentError: not.
         """
+
+    def read(self, raw: dict[str, Any]) -> Reply:
+        """The answer whose ``Reply.raw`` was recorded."""
+
+    def hang_up(self) -> None:
+        """Close the connection: the answer has taken too long."""
 
 
 def api_key(variable: str, *, needed: bool = True) -> str:
@@ -148,13 +157,17 @@ class Caller:
             except Unusable as error:
                 wrong = str(error)
                 body = self.transport.repaired(body, reply, f"That answer cannot be used: {wrong} Call {force} again.")
+        self.recorder.unusable()
         raise AgentError(
             f"{self.transport.kind}: {self.transport.model} gave no usable answer to '{purpose}' in {self.options.repairs + 1} rounds; "
             f"the last one: {wrong} Try again, or take another model."
         )
 
     def _call(self, purpose: str, body: dict[str, Any]) -> Reply:
-        number, started = self.recorder.begin(purpose, body), time.monotonic()
+        known = self.recorder.recall(body)
+        if known is not None:  # paid for and written down before a kill
+            return self.transport.read(known)
+        number, started = self.recorder.begin(purpose, body, self._most(body)), time.monotonic()
         tried: list[str] = []
         try:
             reply = self._persist(body, tried)
@@ -168,19 +181,30 @@ class Caller:
         o, wait = self.options, self.options.first_wait
         while True:
             try:
-                return self.transport.send(body)
-            except Transient as error:
+                return within(o.deadline, self.transport.send, body, give_up=self.transport.hang_up)
+            except (Transient, Slow) as error:
                 tried.append(str(error))
-                pause = min(wait, o.longest_wait) if error.wait is None else error.wait
+                asked = getattr(error, "wait", None)
+                pause = min(wait, o.longest_wait) if asked is None else asked
                 if len(tried) >= o.attempts or pause > o.longest_wait:
-                    asked = f"; it asks to wait {pause:g} s" if error.wait is not None else ""
+                    told = f"; it asks to wait {pause:g} s" if asked is not None else ""
                     raise AgentError(
-                        f"{self.transport.kind}: no answer after {len(tried)} tries; the last: {error}{asked}. "
+                        f"{self.transport.kind}: no answer after {len(tried)} tries; the last: {error}{told}. "
                         "Check the connection and the server's status, and resume the run later."
                     ) from None
                 log.warning("%s: %s; trying again in %g s", self.transport.kind, error, pause)
                 o.sleep(pause)
                 wait *= 2
+
+    def _most(self, body: dict[str, Any]) -> float | None:
+        """US dollars that a call can cost at most: a token has at least a byte, and the answer its limit."""
+        sent = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")) + 1000  # what a provider adds for tools
+        prices, model = self.options.prices, self.transport.model
+        ways = [
+            dollars(model, output_tokens=body["max_tokens"], prices=prices, **{k: sent})
+            for k in ("input_tokens", "cache_write_tokens")
+        ]
+        return None if None in ways else max(ways)
 
     def _usage(self, tokens: dict[str, int], started: float) -> dict[str, Any]:
         names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")

@@ -67,6 +67,16 @@ class OpenAICompatible:
         except (AttributeError, KeyError, TypeError, IndexError):
             raise Transient("the answer is no chat completion") from None
 
+    def read(self, raw: dict[str, Any]) -> Reply:
+        """See ``Transport.read``."""
+        return _read(raw)
+
+    def hang_up(self) -> None:
+        """See ``Transport.hang_up``."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _connect(self) -> Any:
         if self._client is None:
             import openai
@@ -98,19 +108,24 @@ def _message(body: Any) -> str:
 
 
 def _reply(raw: dict[str, Any]) -> Reply:
-    choice, usage = raw["choices"][0], raw.get("usage") or {}
+    choice = raw["choices"][0]
     message = choice["message"]
     calls = [
         {"id": c["id"], "type": "function", "function": {k: c["function"][k] for k in ("name", "arguments")}}
         for c in message.get("tool_calls") or []
     ]
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     kept = {k: raw[k] for k in ("id", "model", "usage") if k in raw} | {"finish_reason": choice.get("finish_reason")}
+    return _read({**kept, "content": message.get("content"), "tool_calls": calls})
+
+
+def _read(raw: dict[str, Any]) -> Reply:
+    calls, usage = raw["tool_calls"], raw.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     return Reply(
         tool=calls[0]["function"]["name"] if calls else None,
         arguments=_json(calls[0]["function"]["arguments"]) if calls else None,
-        cut=choice.get("finish_reason") == "length",
-        raw={**kept, "content": message.get("content"), "tool_calls": calls},
+        cut=raw["finish_reason"] == "length",
+        raw=raw,
         usage={
             "input_tokens": usage.get("prompt_tokens", 0) - cached,
             "output_tokens": usage.get("completion_tokens", 0),

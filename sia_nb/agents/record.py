@@ -1,8 +1,9 @@
 """What the agents were asked and answered: ``agent_calls.jsonl``, appended and synced line by line.
 
-Three kinds of line: ``begin`` (a language-model call about to be made), ``end`` (its answer, on disk before it is
-used) and ``result`` (what an agent of any kind returned, beside fingerprints of what it was given). A call that was
-cut off has a ``begin`` and no ``end``. No header and no key is ever among them.
+Four kinds of line: ``begin`` (a language-model call about to be made), ``end`` (its answer, on disk before it is
+used), ``result`` (what an agent of any kind returned, beside fingerprints of what it was given) and ``unusable`` (the
+answers since the last result led nowhere and are not to be used again). A call that was cut off has a ``begin`` and no
+``end``; what it may have cost counts against the cap for good. No header and no key is ever among them.
 
 It may import ``agents.base``, ``budget``, ``errors`` and ``trajectory``.
 """
@@ -12,16 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..budget import Caps, Ledger, Spent
-from ..errors import StoreError
+from ..errors import BudgetExceeded, StoreError
 from ..trajectory import Trajectory
 from .base import Decision, Improvement, View
 
 FORMAT = 1
+EVENTS = ("begin", "end", "result", "unusable")
 MACHINE = ("seconds", "backend", "sandbox", "logprob")  # differ between machines or runs of one seed
 
 
@@ -82,7 +85,7 @@ def _parse(path: Path, raw: bytes) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            if entry["event"] not in ("begin", "end", "result") or type(entry["call"]) is not int:
+            if entry["event"] not in EVENTS or type(entry["call"]) is not int:
                 raise ValueError(entry["event"])
             entries.append(entry)
         except (ValueError, KeyError, TypeError):
@@ -113,6 +116,7 @@ class AgentRecorder:
         """
         self.path, self.ledger, self.caps = Path(path), ledger, caps
         self.phase, self.step = "", 0
+        self._lock = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as f:
@@ -122,34 +126,89 @@ class AgentRecorder:
         except OSError as error:
             raise StoreError(f"agent calls: cannot open {path}: {error.strerror}. Check the folder and its rights.") from error
         self._next = 1 + max((e["call"] for e in self.entries), default=-1)
+        self._waiting = self._unused()
+        if ledger is not None:
+            self._settle(ledger)
 
-    def begin(self, purpose: str, request: dict[str, Any]) -> int:
+    def begin(self, purpose: str, request: dict[str, Any], most: float | None = 0.0) -> int:
         """Note a call about to be made; returns its number.
 
+        Args:
+            most: US dollars that it can cost at most; None where the price is not known. What calls on the way, and
+                calls that were cut off, can cost at most counts as spent.
+
         Raises:
-            BudgetExceeded: a cap is spent. StoreError: the disk is full or the folder went away.
+            BudgetExceeded: a cap is spent, or this call could pass it. StoreError: the disk is full or the folder went away.
         """
-        if self.ledger is not None:
-            self.ledger.check()
-        if self.caps is not None:
-            self.caps.check(self.spent())
-        return self._number("begin", purpose=purpose, request_sha=sha(request), request=request)
+        with self._lock:
+            ahead = Spent(dollars=self.committed() + (most or 0.0))
+            if self.ledger is not None:
+                self.ledger.check(ahead)
+            if self.caps is not None:
+                self.caps.check(self.spent(), ahead)
+            more = {"phase": self.phase, "step": self.step, "most": most}
+            return self._number("begin", purpose=purpose, **more, request_sha=sha(request), request=request)
 
     def end(self, number: int, response: dict[str, Any], usage: dict[str, float]) -> None:
         """Note a call's answer before it is used; ``usage["dollars"]`` is None where the price is not known."""
-        self._append({"event": "end", "call": number, "response": response, "usage": usage})
-        if self.ledger is not None:
-            begun = next(e for e in self.entries if e["event"] == "begin" and e["call"] == number)
-            tokens = {k: v for k, v in usage.items() if k.endswith("_tokens")}
-            # the phase counts its own wall time, which holds this call's
-            self.ledger.add(
-                self.phase, self.step, f"agent {begun['purpose']}", dollars=usage.get("dollars"), call=number,
-                agent_seconds=usage.get("seconds", 0.0), **tokens,
-            )  # fmt: skip
+        with self._lock:
+            entry = {"event": "end", "call": number, "response": response, "usage": usage}
+            self._append(entry)
+            if self.ledger is not None:
+                self._charge(self.ledger, entry)
+
+    def recall(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to this very request that was on disk when a kill came before it was used; each is given once."""
+        found = next((e for e in self._waiting if e["request_sha"] == sha(request)), None)
+        if found is None:
+            return None
+        self._waiting.remove(found)
+        return found["message"]
+
+    def unusable(self) -> None:
+        """Say that the answers since the last result led nowhere: the next try asks anew."""
+        with self._lock:
+            self._waiting = []
+            self._number("unusable")
+
+    def committed(self) -> float:
+        """US dollars that calls without an answer, on the way or cut off, can have cost at most."""
+        ended = {e["call"] for e in self.entries if e["event"] == "end"}
+        return sum(e.get("most") or 0.0 for e in self.entries if e["event"] == "begin" and e["call"] not in ended)
+
+    def _unused(self) -> list[dict[str, Any]]:
+        """Answers that a kill left unused: those after the last result."""
+        begun = {e["call"]: e["request_sha"] for e in self.entries if e["event"] == "begin"}
+        out: list[dict[str, Any]] = []
+        for e in self.entries:
+            if e["event"] in ("result", "unusable"):
+                out = []
+            elif e["event"] == "end" and "message" in e["response"] and e["call"] in begun:
+                out.append({"request_sha": begun[e["call"]], "message": e["response"]["message"]})
+        return out
+
+    def _settle(self, ledger: Ledger) -> None:
+        """Put into the ledger what a kill kept out of it: calls that have ended and are not there."""
+        known = {e["call"] for e in ledger.entries if "call" in e}
+        for entry in self.entries:
+            if entry["event"] == "end" and entry["call"] not in known:
+                self._charge(ledger, entry)
+
+    def _charge(self, ledger: Ledger, entry: dict[str, Any]) -> None:
+        begun = next(e for e in self.entries if e["event"] == "begin" and e["call"] == entry["call"])
+        usage = entry["usage"]
+        tokens = {k: v for k, v in usage.items() if k.endswith("_tokens")}
+        # the phase counts its own wall time, which holds this call's
+        ledger.add(
+            begun.get("phase", self.phase), begun.get("step", self.step), f"agent {begun['purpose']}", dollars=usage.get("dollars"),
+            call=entry["call"], agent_seconds=usage.get("seconds", 0.0), **tokens,
+        )  # fmt: skip
 
     def result(self, purpose: str, inputs: dict[str, Any], output: Any) -> None:
         """Note what an agent returned."""
-        self._number("result", purpose=purpose, format=FORMAT, inputs_sha=sha(inputs), inputs=inputs, output=output)
+        with self._lock:
+            self._waiting = []
+            self._number("result", purpose=purpose, format=FORMAT, inputs_sha=sha(inputs), inputs=inputs, output=output)
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -199,6 +258,7 @@ class Recorded:
     def __init__(self, agent: Any, recorder: AgentRecorder):
         self.agent, self.recorder = agent, recorder
         self.kind, self.model = agent.kind, agent.model
+        self.author = getattr(agent, "author", agent.kind)
 
     def write(self, spec: str, reference: str) -> str:
         """See ``MetaAgent.write``."""
@@ -216,12 +276,32 @@ class Recorded:
 
     def _once(self, purpose: str, phase: str, step: int, inputs: dict[str, Any], ask: Any) -> Any:
         key = sha(inputs)
-        for entry in self.recorder.results:
-            if entry["purpose"] == purpose and entry["inputs_sha"] == key:
-                return entry["output"]
-        self.recorder.phase, self.recorder.step = phase, step
-        self.recorder.result(purpose, inputs, ask())
-        return self.recorder.results[-1]["output"]
+        found = next((e for e in self.recorder.results if e["purpose"] == purpose and e["inputs_sha"] == key), None)
+        if found is None:
+            self.recorder.phase, self.recorder.step = phase, step
+            try:
+                output = ask()
+            except BudgetExceeded as error:
+                if phase == "init":  # without a scaffold there is nothing to stop with
+                    raise
+                output = {STOPPED: str(error)}
+            self.recorder.result(purpose, inputs, output)
+            found = self.recorder.results[-1]
+        return unless_stopped(found["output"])
+
+
+STOPPED = "stopped_by_budget"  # in place of an output: a cap came before the answer
+
+
+def unless_stopped(output: Any) -> Any:
+    """A recorded output.
+
+    Raises:
+        BudgetExceeded: it says that a cap came before the answer.
+    """
+    if isinstance(output, dict) and STOPPED in output:
+        raise BudgetExceeded(output[STOPPED])
+    return output
 
 
 def to_decision(data: dict[str, Any]) -> Decision:

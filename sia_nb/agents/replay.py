@@ -3,7 +3,7 @@
 Each answer is given back bit for bit. Where this run's question is not the recorded one, the runs have parted: that
 is an error which says where, or with ``strict=False`` a warning.
 
-It may import ``agents.base``, ``agents.record`` and ``errors``.
+It may import ``agents.base``, ``agents.record``, ``errors`` and ``store``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..errors import AgentError
+from ..errors import AgentError, StoreError
+from ..store import read_json
 from .base import Decision, Improvement, View
-from .record import read_calls, to_decision, to_improvement, view_inputs, write_inputs
+from .record import read_calls, to_decision, to_improvement, unless_stopped, view_inputs, write_inputs
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Tape:
         source = Path(source)
         self.path = source / "agent_calls.jsonl" if source.is_dir() else source
         self.strict, self.position = strict, start
+        self.author = _author(self.path.parent)
         self.results = [e for e in read_calls(self.path) if e["event"] == "result"]
         if not self.results:
             raise AgentError(f"replay: {self.path} holds no agent's results; name the folder of a run that has taken a step.")
@@ -44,6 +46,7 @@ class Tape:
 
         Raises:
             AgentError: the record is at its end, or the question differs (strict).
+            BudgetExceeded: in the recorded run a cap came before the answer.
         """
         if self.position >= len(self.results):
             raise AgentError(
@@ -67,7 +70,15 @@ class Tape:
                 log.warning("%s The recorded answer is used all the same.", message)
                 break
         self.position += 1
-        return entry["output"]
+        return unless_stopped(entry["output"])
+
+
+def _author(folder: Path) -> str:
+    """The kind of agent that wrote the recorded run's first scaffold."""
+    try:
+        return str(read_json(folder / "step_001" / "origin.json")["author"])
+    except (StoreError, KeyError, TypeError):
+        return "replay"
 
 
 class ReplayMetaAgent:
@@ -77,6 +88,7 @@ class ReplayMetaAgent:
 
     def __init__(self, tape: Tape):
         self.tape, self.model = tape, f"replay of {tape.path.parent.name}"
+        self.author = tape.author  # so that what is written says the same; it is not trusted for it
 
     def write(self, spec: str, reference: str) -> str:
         """The recorded A_1."""
@@ -90,6 +102,7 @@ class ReplayFeedbackAgent:
 
     def __init__(self, tape: Tape):
         self.tape, self.model = tape, f"replay of {tape.path.parent.name}"
+        self.author = tape.author  # so that what is written says the same; it is not trusted for it
 
     def decide(self, view: View) -> Decision:
         """The recorded decision."""

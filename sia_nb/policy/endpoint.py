@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError, ModelError, nearest
+from ..patience import Slow, within
 from .sample import Sample
 
 MODES = {
@@ -51,7 +52,7 @@ class EndpointPolicy:
             key: the environment variable that holds the API key; servers without one need none.
             mode: how the server takes a regular expression, one of ``MODES``.
             many: ask for all n choices in one request; False: one request each, with seeds seed, seed + 1, …
-            timeout: seconds a request may take.
+            timeout: seconds a request may take, however slowly its answer drips in.
             tries: how often a request is tried where the server is busy or cannot be reached.
             wait: seconds before the second try; doubled each time, at most 60.
 
@@ -66,11 +67,14 @@ class EndpointPolicy:
 
         self.name = model
         self._url, self._key, self._mode, self._many, self._tries, self._wait = base_url, key, mode, many, tries, wait
-        self._client = openai.OpenAI(base_url=base_url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=0)
+        self._open = lambda: openai.OpenAI(
+            base_url=base_url, api_key=os.environ.get(key) or "none", timeout=timeout, max_retries=0
+        )
+        self._client, self._deadline = self._open(), timeout
 
     def longest(self, segments: Sequence[tuple[str, ...]]) -> int:
         """An upper bound on the tokens of the grammar's longest text: its bytes in UTF-8, and the end token."""
-        return 1 + sum(max(len(choice.encode("utf-8")) for choice in part) for part in segments)
+        return longest(segments)
 
     def sample(
         self,
@@ -119,7 +123,19 @@ class EndpointPolicy:
 
         for attempt in range(1, self._tries + 1):
             try:
-                return self._client.chat.completions.create(**request)
+                create = self._client.chat.completions.create
+                answer = within(self._deadline, create, give_up=self._hang_up, **request)
+                if isinstance(getattr(answer, "choices", None), list):
+                    return answer
+                raise ValueError("no choices")
+            except (Slow, ValueError, openai.APIResponseValidationError) as error:
+                if attempt == self._tries:
+                    what = str(error) if isinstance(error, Slow) else "what it sends is no chat completion"
+                    raise ModelError(
+                        f"policy: the server at {self._url} gave no answer that can be read ({attempt} tries): {what}. "
+                        "See whether the URL is that of an OpenAI-compatible server, with its /v1."
+                    ) from error
+                pause = 0.0
             except openai.APIStatusError as error:
                 if error.status_code not in RETRIED:
                     raise ModelError(self._refusal(error.status_code, error.message)) from error
@@ -140,6 +156,10 @@ class EndpointPolicy:
             time.sleep(min(60.0, max(pause, self._wait * 2 ** (attempt - 1))))
         raise ModelError("policy: tries must be at least 1.")
 
+    def _hang_up(self) -> None:
+        self._client.close()
+        self._client = self._open()
+
     def _refusal(self, status: int, message: str) -> str:
         where = f"policy: the server at {self._url} refused the request ({status}): {message}."
         if status in (401, 403):
@@ -147,6 +167,11 @@ class EndpointPolicy:
         if status == 404:
             return f"{where} It may not serve '{self.name}', or the URL lacks its /v1."
         return f"{where} With a grammar, see whether it takes mode '{self._mode}' (others: {', '.join(MODES)})."
+
+
+def longest(segments: Sequence[tuple[str, ...]]) -> int:
+    """An upper bound on the tokens of the grammar's longest text: its bytes in UTF-8, and the end token."""
+    return 1 + sum(max(len(choice.encode("utf-8")) for choice in part) for part in segments)
 
 
 def regex(segments: Sequence[tuple[str, ...]]) -> str:

@@ -162,6 +162,17 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
     return Policy(model, tokenizer, name=name)
 
 
+def open_tokenizer(name: str = EMBEDDED, *, data_dir: Path | str = "data") -> Any:
+    """The tokenizer of a policy by name, without its weights.
+
+    Raises:
+        ModelError: it is not there or damaged.
+    """
+    if name == EMBEDDED:
+        return _tokenizer(Path(data_dir) / "models" / FOLDER, name)
+    return _tokenizer(Path(name) if Path(name).is_dir() else None, name)
+
+
 def _tokenizer(source: Path | None, name: str) -> Any:
     from transformers import AutoTokenizer
 

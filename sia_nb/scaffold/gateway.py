@@ -186,8 +186,9 @@ class Gateway:
                 self._message(f"a flood: more than {MAX_MESSAGES} messages or {MAX_RECEIVED >> 20} MB")
                 self.ended = "killed"
                 break
+            answer = self._answer(message)  # an error of the host's own disk is not the child's
             try:
-                channel.send(self._answer(message))
+                channel.send(answer)
             except TimeoutError:
                 self._message("the scaffold does not read its answers")
                 self.ended = "killed"
