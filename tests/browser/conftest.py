@@ -1,0 +1,60 @@
+"""One JupyterLab and one Chromium for the tests in this folder; both are skipped, with what to install, where one is missing."""
+
+import pytest
+from browser_lab import SCREENSHOTS, Lab, Sheet, find_browser
+
+
+@pytest.fixture(scope="package")
+def chromium():
+    """A headless Chromium that cannot reach beyond this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
+    path = find_browser()
+    if not path:
+        pytest.skip("no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=60_000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def lab(chromium, tmp_path_factory):
+    """JupyterLab on a copy of the notebooks."""
+    running = Lab(tmp_path_factory.mktemp("lab"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def page(chromium):
+    """A fresh page of 1280 × 900."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def sheet(lab, page):
+    """Opens a notebook by name, with other parameters where given; ends its kernel afterwards."""
+    opened = []
+
+    def open_(name, **values):
+        if values:
+            lab.parameterise(name, values)
+        opened.append(Sheet(page, lab, name))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        one.close()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where a test fails, keep a picture of what it saw."""
+    outcome = yield
+    seen = getattr(item, "funcargs", {}).get("page")
+    if call.when == "call" and outcome.get_result().failed and seen and not seen.is_closed():
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        seen.screenshot(path=SCREENSHOTS / f"failed_{item.name.replace('/', '_')}.png")
