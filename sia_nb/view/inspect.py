@@ -150,6 +150,8 @@ def inspect_trajectory(run: Run, step: int) -> Any:
 
     def refill(_: Any = None) -> None:
         events.options = rows(trajectory, () if kind.value == "all kinds" else (kind.value,), text.value)
+        if events.options and events.index is None:  # after a search that found nothing, Select chooses nothing by itself
+            events.index = 0
 
     def choose(_: Any = None) -> None:
         pane.value = detail(trajectory[events.value]) if events.value is not None else "no event matches"

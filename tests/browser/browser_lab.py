@@ -126,11 +126,12 @@ class Lab:
     def parameterise(self, name: str, values: dict[str, Any]) -> str:
         """Give a notebook's copy other parameters, checked as the loop checks them; ``name`` without ``.ipynb``. Returns it."""
         import nbformat
+        from papermill.iorw import load_notebook_node
         from papermill.parameterize import parameterize_notebook
 
         path = self.notebooks / f"{name}.ipynb"
         notebooks.check_parameters(path, values)
-        nbformat.write(parameterize_notebook(nbformat.read(path, as_version=4), values), path)
+        nbformat.write(parameterize_notebook(load_notebook_node(str(path)), values), path)
         return name
 
     def reference_run(self, words: str) -> Path:
@@ -246,17 +247,26 @@ class Sheet:
             for bad in ("Error displaying widget", "Loading widget", "Error creating widget", "Javascript Error"):
                 assert bad not in text, f"{told}: {bad}"
 
-    def cell(self, number: int) -> Any:
-        """The locator of a cell, brought into view."""
+    def cell(self, words: str) -> Any:
+        """The locator of the code cell whose source holds these words, brought into view."""
+        cells = json.loads((self.lab.notebooks / f"{self.name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        number = next(n for n, c in enumerate(cells) if c["cell_type"] == "code" and words in "".join(c["source"]))
         found = self.notebook.locator(".jp-Cell").nth(number)
         found.scroll_into_view_if_needed()
         return found
 
     def shoot(self, name: str, target: Any = None) -> Path:
-        """A screenshot of the window, or of one element, in ``build/screenshots/<name>.png``."""
+        """A screenshot of the window, or of one element in full, in ``build/screenshots/<name>.png``."""
         path = SCREENSHOTS / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        (target or self.page).screenshot(path=path, timeout=15_000)
+        if target is None:
+            self.page.screenshot(path=path, timeout=15_000)
+            return path
+        usual, box = self.page.viewport_size, target.bounding_box()
+        self.page.set_viewport_size({"width": usual["width"], "height": min(int(box["height"]) + 400, 6000)})
+        target.scroll_into_view_if_needed()
+        target.screenshot(path=path, timeout=15_000)
+        self.page.set_viewport_size(usual)
         return path
 
     def close(self) -> None:
