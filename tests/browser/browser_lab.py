@@ -243,7 +243,7 @@ class Sheet:
                 live = shown.nth(number).locator(".jupyter-widgets, .jupyter-widget")
                 live.first.wait_for()
                 assert live.count() >= widgets, f"{told}: {live.count()} of {widgets} widgets are live"
-            text = shown.nth(number).inner_text()
+            text = shown.nth(number).text_content()
             for bad in ("Error displaying widget", "Loading widget", "Error creating widget", "Javascript Error"):
                 assert bad not in text, f"{told}: {bad}"
 
