@@ -221,31 +221,7 @@ class Sheet:
 
     def check_drawn(self, cells: list[dict[str, Any]]) -> None:
         """Each output of the saved cells is there in the page with a size, images are decoded, widgets are live."""
-        shown = self.notebook.locator(".jp-Cell")
-        assert shown.count() == len(cells)
-        for number, cell in enumerate(cells):
-            visible = [o for o in cell.get("outputs", ()) if o["output_type"] != "error" and o.get("data") != {}]
-            if not visible:
-                continue
-            shown.nth(number).scroll_into_view_if_needed()
-            outputs = shown.nth(number).locator(".jp-OutputArea-child .jp-OutputArea-output")
-            outputs.first.wait_for()
-            told = f"{self.name}, cell {number}"
-            sizes = outputs.evaluate_all("all => all.map(o => o.getBoundingClientRect()).map(r => [r.width, r.height])")
-            assert sizes and all(min(size) > 1 for size in sizes), f"{told}: an output is drawn with the sizes {sizes}"
-            pictures = shown.nth(number).locator(".jp-RenderedImage img, .jp-RenderedSVG img")
-            for picture in pictures.all():
-                assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 50, f"{told}: a picture is not drawn"
-            expected = sum(any(k.startswith("image/") for k in o.get("data", {})) for o in visible)
-            assert pictures.count() == expected, f"{told}: {pictures.count()} of {expected} pictures are there"
-            widgets = sum(WIDGET in o.get("data", {}) for o in visible)
-            if widgets:
-                live = shown.nth(number).locator(".jupyter-widgets, .jupyter-widget")
-                live.first.wait_for()
-                assert live.count() >= widgets, f"{told}: {live.count()} of {widgets} widgets are live"
-            text = shown.nth(number).text_content()
-            for bad in ("Error displaying widget", "Loading widget", "Error creating widget", "Javascript Error"):
-                assert bad not in text, f"{told}: {bad}"
+        check_outputs(self.notebook.locator(".jp-Cell"), cells, self.name, live=True)
 
     def cell(self, words: str) -> Any:
         """The locator of the code cell whose source holds these words, brought into view."""
@@ -273,3 +249,35 @@ class Sheet:
         """End the kernel."""
         for session in self.lab.api("sessions"):
             self.lab.api(f"sessions/{session['id']}", "DELETE")
+
+
+def check_outputs(shown: Any, cells: list[dict[str, Any]], name: str, *, live: bool) -> None:
+    """Each output of the saved ``cells`` can be seen among the cells ``shown`` (a locator), in JupyterLab or in exported HTML.
+
+    ``live``: a widget must be one; otherwise, where no kernel is, its still picture must stand in for it.
+    """
+    assert shown.count() == len(cells), f"{name}: {shown.count()} of {len(cells)} cells are shown"
+    for number, cell in enumerate(cells):
+        visible = [o for o in cell.get("outputs", ()) if o.get("data") != {}]
+        if not visible:
+            continue
+        there, told = shown.nth(number), f"{name}, cell {number}"
+        there.scroll_into_view_if_needed()
+        outputs = there.locator(".jp-OutputArea-output")
+        outputs.first.wait_for()
+        sizes = outputs.evaluate_all("all => all.map(o => o.getBoundingClientRect()).map(r => [r.width, r.height])")
+        assert sizes and all(min(size) > 1 for size in sizes), f"{told}: an output is drawn with the sizes {sizes}"
+        pictures = there.locator(".jp-RenderedImage img, .jp-RenderedSVG img, .jp-RenderedSVG svg")
+        for picture in there.locator(".jp-RenderedImage img").all():
+            assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 50, f"{told}: a picture is not drawn"
+        expected = sum(any(k.startswith("image/") for k in o.get("data", {})) for o in visible)
+        assert pictures.count() == expected, f"{told}: {pictures.count()} of {expected} pictures are there"
+        widgets = [o for o in visible if WIDGET in o.get("data", {})]
+        if widgets and live:
+            assert there.locator(".jupyter-widgets").count() >= len(widgets), f"{told}: a widget is not there"
+        elif widgets:
+            still = there.locator(".jp-RenderedHTML")
+            assert still.count() >= len(widgets) and len(still.first.inner_text()) > 100, f"{told}: nothing stands in for a widget"
+        text = there.text_content()
+        for bad in ("Error displaying widget", "Loading widget", "Error creating widget", "Javascript Error"):
+            assert bad not in text, f"{told}: {bad}"

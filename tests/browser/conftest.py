@@ -25,12 +25,40 @@ def lab(chromium, tmp_path_factory):
     running.stop()
 
 
+@pytest.fixture(scope="package")
+def context(chromium):
+    """One cache for all pages, so that JupyterLab is fetched once."""
+    opened = chromium.new_context(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(20_000)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def page(chromium):
+def page(context):
     """A fresh page of 1280 × 900."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def still(chromium, tmp_path):
+    """Opens a notebook's file as HTML by nbconvert, without a server, a kernel or a network."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
     context.set_default_timeout(20_000)
-    yield context.new_page()
+
+    def open_(path):
+        from nbconvert import HTMLExporter
+
+        html, _ = HTMLExporter().from_filename(str(path))
+        file = tmp_path / f"{path.stem}.html"
+        file.write_text(html, encoding="utf-8")
+        opened = context.new_page()
+        opened.goto(file.as_uri(), wait_until="domcontentloaded", timeout=30_000)
+        return opened
+
+    yield open_
     context.close()
 
 
