@@ -30,6 +30,7 @@ from sia_nb.store import ROOT, data_dir
 SCREENSHOTS = ROOT / "build" / "screenshots"
 REFERENCE = ROOT / "results" / "reference"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+LONGEST = 8000  # pixels of a screenshot
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -231,17 +232,16 @@ class Sheet:
         found.scroll_into_view_if_needed()
         return found
 
-    def shoot(self, name: str, target: Any = None) -> Path:
-        """A screenshot of the window, or of one element in full, in ``build/screenshots/<name>.png``."""
+    def shoot(self, name: str, *, whole: bool = False) -> Path:
+        """A screenshot of the window, or of the whole notebook, in ``build/screenshots/<name>.png``."""
         path = SCREENSHOTS / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        if target is None:
-            self.page.screenshot(path=path, timeout=15_000)
-            return path
-        usual, box = self.page.viewport_size, target.bounding_box()
-        self.page.set_viewport_size({"width": usual["width"], "height": min(int(box["height"]) + 400, 6000)})
-        target.scroll_into_view_if_needed()
-        target.screenshot(path=path, timeout=15_000)
+        usual = self.page.viewport_size
+        if whole:
+            height = self.notebook.locator(".jp-WindowedPanel-outer").evaluate("e => e.scrollHeight")
+            self.page.set_viewport_size({"width": usual["width"], "height": min(height + 150, LONGEST)})
+            self.notebook.locator(".jp-Cell").first.scroll_into_view_if_needed()
+        self.page.screenshot(path=path, timeout=30_000)
         self.page.set_viewport_size(usual)
         return path
 

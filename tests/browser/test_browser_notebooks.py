@@ -42,10 +42,10 @@ def test_a_notebook_runs_and_is_drawn_in_jupyterlab_and_as_html(name, sheet, sti
     for source, pattern in SEEN.get(name, ()):
         expect(page.cell(source).locator(".jp-Cell-outputWrapper")).to_contain_text(re.compile(pattern))
     name = name.replace("/", "_")
-    page.shoot(name)
+    picture = page.shoot(name, whole=True)
     exported = still(page.lab.notebooks / f"{page.name}.ipynb")
     check_outputs(exported.locator(".jp-Cell"), cells, f"{name}.html", live=False)
-    exported.screenshot(path=page.shoot(name).with_name(f"{name}_html.png"))
+    exported.screenshot(path=picture.with_name(f"{name}_html.png"), full_page=True)
 
 
 def test_no_notebook_is_left_out():
