@@ -1,17 +1,23 @@
-"""One JupyterLab and one Chromium for the tests in this folder; both are skipped, with what to install, where one is missing."""
+"""One JupyterLab and one Chromium for the tests in this folder, which are skipped, with what to install, where there is no browser.
+
+With ``SIA_NEEDS_BROWSER`` set, as by ``make browser``, a missing browser is an error.
+"""
+
+import os
 
 import pytest
 from browser_lab import SCREENSHOTS, Lab, Sheet, find_browser
+from playwright.sync_api import sync_playwright
 
 
 @pytest.fixture(scope="package")
 def chromium():
     """A headless Chromium that cannot reach beyond this machine."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
     path = find_browser()
     if not path:
-        pytest.skip("no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM")
-    with playwright.sync_playwright() as driver:
+        missing = "there is no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM"
+        (pytest.fail if os.environ.get("SIA_NEEDS_BROWSER") else pytest.skip)(missing)
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=60_000)
         yield browser
         browser.close()
