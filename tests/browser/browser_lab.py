@@ -277,7 +277,9 @@ def check_outputs(shown: Any, cells: list[dict[str, Any]], name: str, *, live: b
             assert there.locator(".jupyter-widgets").count() >= len(widgets), f"{told}: a widget is not there"
         elif widgets:
             still = there.locator(".jp-RenderedHTML")
-            assert still.count() >= len(widgets) and len(still.first.inner_text()) > 100, f"{told}: nothing stands in for a widget"
+            assert still.count() >= len(widgets) and len(still.first.inner_text()) > 100, (
+                f"{told}: nothing stands in for a widget"
+            )
         text = there.text_content()
         for bad in ("Error displaying widget", "Loading widget", "Error creating widget", "Javascript Error"):
             assert bad not in text, f"{told}: {bad}"

@@ -66,7 +66,9 @@ def walk(explorer, run):
     at("tab-rollouts").click()
     result = json.loads((run / f"step_{WEIGHTS:03d}/weights/result.json").read_text())
     expect(explorer).to_contain_text(result["algorithm"])
-    best = max(r["reward"] or 0 for r in map(json.loads, (run / f"step_{WEIGHTS:03d}/weights/rollouts.jsonl").open(encoding="utf-8")))
+    best = max(
+        r["reward"] or 0 for r in map(json.loads, (run / f"step_{WEIGHTS:03d}/weights/rollouts.jsonl").open(encoding="utf-8"))
+    )
     expect(at("rollouts").get_by_role("row").first).to_contain_text(f"{best:.3f}"[:4])
     at("tab-compare").click()
     expect(explorer).to_contain_text("verifier calls")

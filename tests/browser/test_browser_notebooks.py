@@ -11,7 +11,9 @@ from playwright.sync_api import expect
 
 from sia_nb.notebooks import NOTEBOOKS
 
-ALL = sorted(str(p.relative_to(NOTEBOOKS).with_suffix("")) for p in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+ALL = sorted(
+    str(p.relative_to(NOTEBOOKS).with_suffix("")) for p in NOTEBOOKS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+)
 PARAMETERS = {  # a run of their own beside the quickstart's, so that each really executes; 03 goes on from 02's
     "01_init_scaffold": {"seed": 1},
     "02_run_generation": {"seed": 1},
@@ -49,5 +51,7 @@ def test_a_notebook_runs_and_is_drawn_in_jupyterlab_and_as_html(name, sheet, sti
 
 
 def test_no_notebook_is_left_out():
-    assert {"00_quickstart", "05_ablation_figures", "lessons/denoising_metrics", "lessons/solutions/denoising_metrics"} <= set(ALL)
+    assert {"00_quickstart", "05_ablation_figures", "lessons/denoising_metrics", "lessons/solutions/denoising_metrics"} <= set(
+        ALL
+    )
     assert set(PARAMETERS) | set(SEEN) <= set(ALL)
