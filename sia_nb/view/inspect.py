@@ -13,7 +13,6 @@ from ..store import Run
 from ..trajectory import Event, Trajectory
 from .text import scaffold_diff, steps_table
 
-
 STILL = 100  # events of a trajectory that are shown where no kernel is
 
 
