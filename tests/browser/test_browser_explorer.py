@@ -59,8 +59,9 @@ def walk(explorer, run):
     expect(at("detail")).to_contain_text(f"#{events[1]['id']}")
 
     at("tab-scaffold").click()
-    new = [line for line in (run / f"step_{HARNESS:03d}/scaffold/agent.py").read_text().splitlines() if line.startswith("def ")]
-    expect(explorer).to_contain_text(new[-1])
+    after, before = (set((run / f"step_{g:03d}/scaffold/agent.py").read_text().splitlines()) for g in (HARNESS, HARNESS - 1))
+    for line in sorted(after - before)[:2] + sorted(before - after)[:2]:  # step 2's parent is step 1
+        expect(explorer).to_contain_text(line.strip())
 
     at(f"step-{WEIGHTS}").click()
     at("tab-rollouts").click()
