@@ -12,7 +12,6 @@ from sia_nb.notebooks import NOTEBOOKS
 NOTEBOOK = "explore_trajectories"
 RUN = "lawbench-W+H"  # a committed run with steps of both levers
 HARNESS, WEIGHTS = 2, 5  # steps of it that were made by a harness update and by a weight update
-HOSTILE = '<img src=x onerror="window.harmed = 1"><script>window.harmed = 1</script> 盗窃罪 שלום'
 
 pytestmark = pytest.mark.skipif(not (NOTEBOOKS / f"{NOTEBOOK}.ipynb").exists(), reason="there is no explorer here yet")
 
@@ -111,28 +110,13 @@ def reference_run(words, folder):
     return shutil.copytree(found, folder / found.name)
 
 
+@pytest.mark.slow
 def test_a_report_is_clicked_through_without_a_server(page_of, tmp_path):
     run = reference_run(RUN, tmp_path)
     page = page_of(run)
     walk(page.get_by_test_id("explorer"), run)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / "report.png", full_page=True)
-
-
-def test_text_of_a_model_is_shown_and_never_executed(page_of, tmp_path):
-    run = reference_run(RUN, tmp_path)
-    file = run / f"step_{HARNESS:03d}" / "trajectory.jsonl"
-    events = events_of(run, HARNESS)
-    n = next(n for n, e in enumerate(events) if e["kind"] == "response")
-    events[n]["data"]["text"] = HOSTILE
-    file.write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in events), encoding="utf-8")
-    page = page_of(run)
-    page.get_by_test_id(f"step-{HARNESS}").click()
-    page.get_by_test_id("tab-trajectory").click()
-    page.get_by_test_id("filter-text").fill("盗窃罪")
-    page.get_by_test_id(f"row-{n}").click()
-    expect(page.get_by_test_id("detail")).to_contain_text(HOSTILE)
-    assert page.evaluate("window.harmed") is None
 
 
 def test_the_explorer_is_clicked_through_in_jupyterlab_and_keeps_notes(sheet, lab):
@@ -153,6 +137,7 @@ def test_the_explorer_is_clicked_through_in_jupyterlab_and_keeps_notes(sheet, la
     assert before == {p: p.stat().st_mtime_ns for p in before}  # the record itself is untouched
 
 
+@pytest.mark.slow
 def test_the_explorer_is_dark_where_jupyterlab_is(sheet, lab):
     page = sheet(NOTEBOOK, runs=[str(lab.reference_run(RUN))])
     page.run_all()
