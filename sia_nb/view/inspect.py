@@ -45,12 +45,12 @@ def detail(event: Event) -> str:
     for key, value in event.data.items():
         if key == "messages" and isinstance(value, list):
             body = "".join(
-                f"<b>{html.escape(str(m.get('role')))}</b><pre style='white-space:pre-wrap'>{html.escape(str(m.get('content')))}</pre>"
+                f"<b>{html.escape(str(m.get('role')))}</b><pre style='font-family:monospace;white-space:pre-wrap'>{html.escape(str(m.get('content')))}</pre>"
                 for m in value
             )
         else:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
-            body = f"<pre style='white-space:pre-wrap'>{html.escape(shown)}</pre>"
+            body = f"<pre style='font-family:monospace;white-space:pre-wrap'>{html.escape(shown)}</pre>"
         parts.append(f"<details open><summary>{html.escape(key)}</summary>{body}</details>")
     return f"<h4>event {event.id}: {html.escape(event.kind)} at {event.seconds:.2f} s</h4>{''.join(parts)}"
 
@@ -191,7 +191,9 @@ def show_scaffold(run: Run, step: int) -> Any:
     """A_g's source and its diff to the parent, in two tabs; one below the other where no kernel is."""
     import ipywidgets as w
 
-    pre = lambda s: f"<pre style='white-space:pre-wrap;max-height:420px;overflow:auto'>{html.escape(s)}</pre>"
+    pre = lambda s: (
+        f"<pre style='font-family:monospace;white-space:pre-wrap;max-height:420px;overflow:auto'>{html.escape(s)}</pre>"
+    )
     parts = {"diff to its parent": pre(scaffold_diff(run, step)), "agent.py": pre(run.scaffold(step))}
     tabs = _also_still(w.Tab, [w.HTML(body) for body in parts.values()], _sections(list(parts.items())))
     tabs.titles = tuple(parts)

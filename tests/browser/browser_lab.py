@@ -274,7 +274,11 @@ def check_outputs(shown: Any, cells: list[dict[str, Any]], name: str, *, live: b
         assert pictures.count() == expected, f"{told}: {pictures.count()} of {expected} pictures are there"
         widgets = [o for o in visible if WIDGET in o.get("data", {})]
         if widgets and live:
-            assert there.locator(".jupyter-widgets").count() >= len(widgets), f"{told}: a widget is not there"
+            views = there.locator(f'[data-mime-type="{WIDGET}"]')
+            assert views.count() == len(widgets), f"{told}: {views.count()} of {len(widgets)} widgets are there"
+            for view in views.all():
+                view.locator("> *").first.wait_for()
+                assert view.bounding_box()["height"] > 30, f"{told}: a widget is not drawn"
         elif widgets:
             still = there.locator(".jp-RenderedHTML")
             assert still.count() >= len(widgets) and len(still.first.inner_text()) > 100, (
