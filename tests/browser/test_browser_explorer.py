@@ -125,6 +125,7 @@ def test_the_explorer_is_clicked_through_in_jupyterlab_and_keeps_notes(sheet, la
     page = sheet(NOTEBOOK, runs=[str(run)], step=HARNESS)
     page.run_all()
     explorer = page.notebook.get_by_test_id("explorer").first
+    expect(page.notebook.locator("details[data-sia-static]")).not_to_have_attribute("open", "")  # the copy for where no kernel is
     explorer.scroll_into_view_if_needed()
     walk(explorer, run)
     page.page.get_by_test_id("row-0").first.click()
