@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -178,6 +179,12 @@ class Sheet:
         self.page.locator(".lm-MenuBar-itemLabel", has_text=menu).first.click()
         self.page.locator(f'.lm-Menu-item[data-command="{command}"]').click()
 
+    def theme(self, name: str) -> None:
+        """Choose a theme in the menu bar, e.g. JupyterLab Dark."""
+        self.page.locator(".lm-MenuBar-itemLabel", has_text="Settings").click()
+        self.page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+        self.page.locator('.lm-Menu-item[data-command="apputils:change-theme"]', has_text=re.compile(f"^{name}$")).click()
+
     def run_all(self, seconds: float = 60) -> list[dict[str, Any]]:
         """Run all cells, wait for the end, check that each did well and is drawn. Returns the cells as saved.
 
@@ -232,8 +239,8 @@ class Sheet:
         found.scroll_into_view_if_needed()
         return found
 
-    def shoot(self, name: str, *, whole: bool = False) -> Path:
-        """A screenshot of the window, or of the whole notebook, in ``build/screenshots/<name>.png``."""
+    def shoot(self, name: str, *, whole: bool = False, top: Any = None) -> Path:
+        """A screenshot of the window, from the element ``top`` on, or of the whole notebook: ``build/screenshots/<name>.png``."""
         path = SCREENSHOTS / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         usual = self.page.viewport_size
@@ -241,7 +248,14 @@ class Sheet:
             height = self.notebook.locator(".jp-WindowedPanel-outer").evaluate("e => e.scrollHeight")
             self.page.set_viewport_size({"width": usual["width"], "height": min(height + 150, LONGEST)})
             self.notebook.locator(".jp-Cell").first.scroll_into_view_if_needed()
+        elif top:
+            self.page.set_viewport_size({"width": 1440, "height": 1240})
+            self.menu("View", "application:toggle-left-area")
+            top.evaluate("e => e.scrollIntoView()")
+            self.page.wait_for_timeout(300)  # what follows the width is drawn anew
         self.page.screenshot(path=path, timeout=30_000)
+        if top:
+            self.menu("View", "application:toggle-left-area")
         self.page.set_viewport_size(usual)
         return path
 

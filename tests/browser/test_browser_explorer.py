@@ -128,8 +128,8 @@ def test_the_explorer_is_clicked_through_in_jupyterlab_and_keeps_notes(sheet, la
     expect(page.notebook.locator("details[data-sia-static]")).not_to_have_attribute("open", "")  # the copy for where no kernel is
     explorer.scroll_into_view_if_needed()
     walk(explorer, run)
-    page.page.get_by_test_id("row-0").first.click()
-    page.shoot(NOTEBOOK)
+    explorer.get_by_test_id("row-2").click()
+    page.shoot(NOTEBOOK, top=explorer)
     note = explorer.get_by_test_id("note")
     note.fill("worth a second look")
     explorer.get_by_test_id("save-note").click()
@@ -144,7 +144,8 @@ def test_the_explorer_is_dark_where_jupyterlab_is(sheet, lab):
     page.run_all()
     explorer = page.notebook.get_by_test_id("explorer").first
     expect(explorer).to_have_attribute("data-theme", "light")
-    page.page.evaluate("document.body.setAttribute('data-jp-theme-light', 'false')")
+    page.theme("JupyterLab Dark")
     expect(explorer).to_have_attribute("data-theme", "dark")
-    explorer.scroll_into_view_if_needed()
-    page.shoot(f"{NOTEBOOK}_dark")
+    page.shoot(f"{NOTEBOOK}_dark", top=explorer)
+    page.theme("JupyterLab Light")
+    expect(explorer).to_have_attribute("data-theme", "light")
