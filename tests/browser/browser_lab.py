@@ -243,19 +243,19 @@ class Sheet:
         """A screenshot of the window, from the element ``top`` on, or of the whole notebook: ``build/screenshots/<name>.png``."""
         path = SCREENSHOTS / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        usual = self.page.viewport_size
+        usual, files = self.page.viewport_size, self.page.locator('.jp-SideBar .lm-TabBar-tab[data-id="filebrowser"]')
         if whole:
             height = self.notebook.locator(".jp-WindowedPanel-outer").evaluate("e => e.scrollHeight")
             self.page.set_viewport_size({"width": usual["width"], "height": min(height + 150, LONGEST)})
             self.notebook.locator(".jp-Cell").first.scroll_into_view_if_needed()
         elif top:
             self.page.set_viewport_size({"width": 1440, "height": 1240})
-            self.menu("View", "application:toggle-left-area")
+            files.click()  # folds the list of files away
             top.evaluate("e => e.scrollIntoView()")
             self.page.wait_for_timeout(300)  # what follows the width is drawn anew
         self.page.screenshot(path=path, timeout=30_000)
         if top:
-            self.menu("View", "application:toggle-left-area")
+            files.click()
         self.page.set_viewport_size(usual)
         return path
 
