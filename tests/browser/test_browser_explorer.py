@@ -134,7 +134,7 @@ def test_the_explorer_is_clicked_through_in_jupyterlab_and_keeps_notes(sheet, la
     note.fill("worth a second look")
     explorer.get_by_test_id("save-note").click()
     expect(explorer.get_by_test_id("detail")).to_contain_text("Saved in")
-    assert any("worth a second look" in p.read_text() for p in lab.results.rglob("notes*.json"))
+    assert "worth a second look" in run.with_name(f"{run.name}.notes.json").read_text()  # beside the run
     assert before == {p: p.stat().st_mtime_ns for p in before}  # the record itself is untouched
 
 
