@@ -14,7 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 TAKEN, KEPT = ROOT / "build" / "screenshots", ROOT / "results" / "reference" / "screenshots"
-NAMES = ("explore_trajectories", "explore_trajectories_dark", "03_feedback_decision", "report")
+NAMES = ("explorer", "explorer_dark", "decision", "report")
 COLOURS, TALLEST = 96, 1400
 
 

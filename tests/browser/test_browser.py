@@ -14,7 +14,7 @@ def test_the_meta_agents_notebook_runs_and_shows_what_it_wrote(sheet):
     expect(written).to_contain_text("def build_prompt")
     expect(written).to_contain_text("def extract")
     assert written.locator(".highlight span").count() > 100  # coloured, not a grey block
-    page.shoot("01_init_scaffold")
+    page.shoot("scaffold")
 
 
 def test_a_trajectory_is_filtered_searched_and_read_event_by_event(sheet, lab):
@@ -40,7 +40,7 @@ def test_a_trajectory_is_filtered_searched_and_read_event_by_event(sheet, lab):
     text.fill("")
     text.press("Enter")
     expect(pane).to_contain_text(f"event {verdicts[0]['id']}: verdict")
-    page.shoot("02_run_generation")
+    page.shoot("trajectory")
 
 
 def test_a_decision_is_read_with_its_evidence_and_what_it_changed(sheet, lab):
@@ -55,7 +55,7 @@ def test_a_decision_is_read_with_its_evidence_and_what_it_changed(sheet, lab):
     tabs = page.cell("show_scaffold")
     shown = tabs.locator(".widget-tab-contents .widget-html:visible")
     expect(shown).to_contain_text("@@")
-    page.shoot("03_feedback_decision")
+    page.shoot("decision")
     tabs.locator(".lm-TabBar-tab", has_text="agent.py").click()
     expect(shown).to_contain_text("SYSTEM_PROMPT =")
     expect(shown).to_contain_text(source.splitlines()[-1].strip())

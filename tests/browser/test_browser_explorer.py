@@ -129,7 +129,7 @@ def test_the_explorer_is_clicked_through_in_jupyterlab_and_keeps_notes(sheet, la
     explorer.scroll_into_view_if_needed()
     walk(explorer, run)
     explorer.get_by_test_id("row-2").click()
-    page.shoot(NOTEBOOK, top=explorer)
+    page.shoot("explorer", top=explorer)
     note = explorer.get_by_test_id("note")
     note.fill("worth a second look")
     explorer.get_by_test_id("save-note").click()
@@ -146,6 +146,20 @@ def test_the_explorer_is_dark_where_jupyterlab_is(sheet, lab):
     expect(explorer).to_have_attribute("data-theme", "light")
     page.theme("JupyterLab Dark")
     expect(explorer).to_have_attribute("data-theme", "dark")
-    page.shoot(f"{NOTEBOOK}_dark", top=explorer)
+    page.shoot("explorer_dark", top=explorer)
     page.theme("JupyterLab Light")
     expect(explorer).to_have_attribute("data-theme", "light")
+
+
+@pytest.mark.slow
+def test_the_exported_notebook_holds_an_explorer_that_needs_no_kernel(sheet, lab, still):
+    run = lab.reference_run(RUN)
+    page = sheet(NOTEBOOK, runs=[str(run)])
+    page.run_all()
+    copy = still(lab.notebooks / f"{NOTEBOOK}.ipynb").frame_locator("iframe")
+    copy.get_by_test_id(f"step-{WEIGHTS}").click()
+    copy.get_by_test_id("tab-rollouts").click()
+    expect(copy.get_by_test_id("rollouts").get_by_role("row").first).to_be_visible()
+    copy.get_by_test_id("tab-decision").click()
+    decision = json.loads((run / f"step_{WEIGHTS:03d}" / "decision.json").read_text())
+    expect(copy.get_by_test_id("explorer")).to_contain_text(decision["rationale"][:60])
