@@ -20,7 +20,8 @@ from _common import ROOT, commit, hardware, versions, write
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "browser")]
 RUNS = 7
 RUN = "lawbench-W+H-cpu-playbook-s0"
-DRAWN = """(root) => new Promise((done) => {
+DRAWN = """(root) => new Promise((done, fail) => {
+    setTimeout(() => fail(new Error('the explorer was not drawn within 60 s')), 60000);
     const look = () => {
         const there = [...root.querySelectorAll('[data-testid=explorer]')].at(-1);
         const step = there?.querySelector('[data-testid=step-1]'), part = there?.querySelector('[role=tabpanel]');
@@ -35,7 +36,7 @@ def first_paint() -> dict[str, Any]:
     """Measure, and write ``results/reference/bench/explorer_paint.json``. Returns what was written.
 
     Raises:
-        RuntimeError: there is no Chromium here.
+        RuntimeError: there is no Chromium here, or JupyterLab did not start.
     """
     from browser_lab import REFERENCE, Lab, find_browser
     from playwright.sync_api import sync_playwright
@@ -119,7 +120,10 @@ def in_jupyterlab(browser: Any, lab: Any, run: Path) -> tuple[float, list[float]
 
 
 def main() -> None:
-    fields = first_paint()
+    try:
+        fields = first_paint()
+    except RuntimeError as error:
+        return print(f"not measured: {error}")
     print(f"JupyterLab: {fields['ours']:.2f} s; {fields['peers']}")
 
 
