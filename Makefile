@@ -10,7 +10,7 @@ PY      := $(VENV)/bin/python
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data model test test-slow lint lab reproduce-fig1 figures bench trust fuzz audit lock clean
+.PHONY: help setup data model test test-slow browser screenshots lint lab reproduce-fig1 figures bench trust fuzz audit lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,6 +39,14 @@ test: data model  ## run the fast tests
 
 test-slow: data model  ## run the long tests too
 	$(PY) -m pytest $(TOGETHER) -m "slow or not slow"
+
+browser: data model  ## run every notebook in JupyterLab in a real browser; screenshots in build/screenshots
+	SIA_NEEDS_BROWSER=1 $(PY) -m pytest tests/browser -m "slow or not slow"
+
+screenshots: data  ## take the README's pictures anew, from the browser tests
+	rm -rf build/screenshots
+	SIA_NEEDS_BROWSER=1 $(PY) -m pytest tests/browser/test_browser.py tests/browser/test_browser_explorer.py -m "slow or not slow"
+	$(PY) tests/browser/pictures.py
 
 lint: setup  ## style of code and notebooks, and that no notebook holds outputs
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """Figures and tables: every number from a run folder, pooled only with its like; widgets escape what they show."""
 
 import csv
+import json
 import math
 
 import pytest
@@ -210,3 +211,25 @@ def test_rows_filter_by_kind_and_text():
     assert [i for _, i in inspect.rows(trajectory, ("log",))] == [0, 2]
     assert [i for _, i in inspect.rows(trajectory, (), "NEEDLE")] == [0]
     assert all(len(label) < 120 for label, _ in inspect.rows(trajectory))
+
+
+def test_widgets_carry_themselves_as_html_for_where_no_kernel_is(results, monkeypatch):
+    monkeypatch.setattr(inspect, "STILL", 2)
+    run = a_run(results, 0, 0.7)
+    data = {"score": 0.25, "valid": False, "reason": "<script>alert(1)</script>", "solution_id": "x"}
+    events = [{"id": n, "kind": "verdict", "seconds": 1.0, "data": data} for n in range(5)]
+    (run.step(1) / "trajectory.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    for widget, words in ((inspect.inspect_trajectory(run, 1), "3 more events"), (inspect.show_scaffold(run, 1), "x = 1")):
+        bundle = widget._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+        assert words in bundle["text/html"] and "<script>" not in bundle["text/html"]
+
+
+def test_a_search_that_finds_nothing_leaves_the_next_one_with_a_choice(results):
+    run = a_run(results, 0, 0.7)
+    a_step(run, 2, 0.8, verdicts=(0.25, 0.5))
+    (kind, text), (events, pane) = (box.children for box in inspect.inspect_trajectory(run, 2).children)
+    text.value = "nothing holds this"
+    assert events.options == () and pane.value == "no event matches"
+    text.value = ""
+    assert events.value == 0 and "0.25" in pane.value

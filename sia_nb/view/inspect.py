@@ -13,6 +13,8 @@ from ..store import Run
 from ..trajectory import Event, Trajectory
 from .text import scaffold_diff, steps_table
 
+STILL = 100  # events of a trajectory that are shown where no kernel is
+
 
 def rows(trajectory: Trajectory, kinds: tuple[str, ...] = (), text: str = "") -> list[tuple[str, int]]:
     """(label, event id) of the events of these kinds (all if empty) whose data hold ``text``, for a list to choose from."""
@@ -43,12 +45,12 @@ def detail(event: Event) -> str:
     for key, value in event.data.items():
         if key == "messages" and isinstance(value, list):
             body = "".join(
-                f"<b>{html.escape(str(m.get('role')))}</b><pre style='white-space:pre-wrap'>{html.escape(str(m.get('content')))}</pre>"
+                f"<b>{html.escape(str(m.get('role')))}</b><pre style='font-family:monospace;white-space:pre-wrap'>{html.escape(str(m.get('content')))}</pre>"
                 for m in value
             )
         else:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
-            body = f"<pre style='white-space:pre-wrap'>{html.escape(shown)}</pre>"
+            body = f"<pre style='font-family:monospace;white-space:pre-wrap'>{html.escape(shown)}</pre>"
         parts.append(f"<details open><summary>{html.escape(key)}</summary>{body}</details>")
     return f"<h4>event {event.id}: {html.escape(event.kind)} at {event.seconds:.2f} s</h4>{''.join(parts)}"
 
@@ -138,7 +140,10 @@ def _numbers(names: dict[str, str], values: dict[str, float]) -> str:
 
 
 def inspect_trajectory(run: Run, step: int) -> Any:
-    """An ipywidgets box: filter by kind and text, a list of events, the chosen one in full beside it."""
+    """An ipywidgets box: filter by kind and text, a list of events, the chosen one in full beside it.
+
+    Where no kernel is, as in exported HTML, the first ``STILL`` events stand there to be unfolded.
+    """
     import ipywidgets as w
 
     trajectory = Trajectory.read(run.step(step) / "trajectory.jsonl")
@@ -150,6 +155,8 @@ def inspect_trajectory(run: Run, step: int) -> Any:
 
     def refill(_: Any = None) -> None:
         events.options = rows(trajectory, () if kind.value == "all kinds" else (kind.value,), text.value)
+        if events.options and events.index is None:  # after a search that found nothing, Select chooses nothing by itself
+            events.index = 0
 
     def choose(_: Any = None) -> None:
         pane.value = detail(trajectory[events.value]) if events.value is not None else "no event matches"
@@ -158,14 +165,36 @@ def inspect_trajectory(run: Run, step: int) -> Any:
     text.observe(refill, "value")
     events.observe(choose, "value")
     choose()
-    return w.VBox([w.HBox([kind, text]), w.HBox([events, pane])])
+    return _also_still(w.VBox, [w.HBox([kind, text]), w.HBox([events, pane])], _events_html(trajectory))
+
+
+def _events_html(trajectory: Trajectory) -> str:
+    shown = "".join(
+        f"<details><summary><code>{html.escape(label)}</code></summary>{detail(trajectory[event_id])}</details>"
+        for label, event_id in rows(trajectory)[:STILL]
+    )
+    more = len(trajectory) - STILL
+    return shown + (f"<p>… and {more} more events; run the notebook to see them.</p>" if more > 0 else "")
+
+
+def _also_still(kind: type, children: list[Any], still: str) -> Any:
+    """A widget that carries the same as HTML: nothing of ipywidgets can be drawn where there is neither a kernel nor a network."""
+
+    class Shown(kind):
+        def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+            return {**super()._repr_mimebundle_(**options), "text/html": still}
+
+    return Shown(children)
 
 
 def show_scaffold(run: Run, step: int) -> Any:
-    """A_g's source and its diff to the parent, in two tabs."""
+    """A_g's source and its diff to the parent, in two tabs; one below the other where no kernel is."""
     import ipywidgets as w
 
-    pre = lambda s: w.HTML(f"<pre style='white-space:pre-wrap;max-height:420px;overflow:auto'>{html.escape(s)}</pre>")
-    tabs = w.Tab([pre(scaffold_diff(run, step)), pre(run.scaffold(step))])
-    tabs.titles = ("diff to its parent", "agent.py")
+    pre = lambda s: (
+        f"<pre style='font-family:monospace;white-space:pre-wrap;max-height:420px;overflow:auto'>{html.escape(s)}</pre>"
+    )
+    parts = {"diff to its parent": pre(scaffold_diff(run, step)), "agent.py": pre(run.scaffold(step))}
+    tabs = _also_still(w.Tab, [w.HTML(body) for body in parts.values()], _sections(list(parts.items())))
+    tabs.titles = tuple(parts)
     return tabs

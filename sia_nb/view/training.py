@@ -204,7 +204,7 @@ def rollouts_html(lines: list[dict[str, Any]], *, most: int = 32) -> str:
         parts.append(
             "<div style='flex:1 1 0;min-width:0'>"
             f"<b>{title}: {len(group)} rollouts{mean}</b><div style='max-height:420px;overflow:auto'>"
-            f"<table style='width:100%'><tr>{head}</tr>{body}</table>{more}</div></div>"
+            f"<table style='width:100%;table-layout:auto'><tr>{head}</tr>{body}</table>{more}</div></div>"
         )
     return f"<div style='display:flex;gap:1em;align-items:flex-start'>{''.join(parts)}</div>"
 
