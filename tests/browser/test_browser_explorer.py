@@ -7,13 +7,9 @@ import pytest
 from browser_lab import REFERENCE, SCREENSHOTS
 from playwright.sync_api import expect
 
-from sia_nb.notebooks import NOTEBOOKS
-
 NOTEBOOK = "explore_trajectories"
 RUN = "lawbench-W+H"  # a committed run with steps of both levers
 HARNESS, WEIGHTS = 2, 5  # steps of it that were made by a harness update and by a weight update
-
-pytestmark = pytest.mark.skipif(not (NOTEBOOKS / f"{NOTEBOOK}.ipynb").exists(), reason="there is no explorer here yet")
 
 
 def events_of(run, g):

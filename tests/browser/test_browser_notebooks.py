@@ -51,7 +51,11 @@ def test_a_notebook_runs_and_is_drawn_in_jupyterlab_and_as_html(name, sheet, sti
 
 
 def test_no_notebook_is_left_out():
-    assert {"00_quickstart", "05_ablation_figures", "lessons/denoising_metrics", "lessons/solutions/denoising_metrics"} <= set(
-        ALL
-    )
+    assert {
+        "00_quickstart",
+        "05_ablation_figures",
+        "explore_trajectories",
+        "lessons/denoising_metrics",
+        "lessons/solutions/denoising_metrics",
+    } <= set(ALL)
     assert set(PARAMETERS) | set(SEEN) <= set(ALL)

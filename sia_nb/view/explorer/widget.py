@@ -69,7 +69,11 @@ class ExplorerWidget(anywidget.AnyWidget):
         return f"<noscript>{table_html(head, [tuple(s.get(k) for k in show) for s in steps])}</noscript>"
 
     def _ipython_display_(self) -> None:
-        display(self._repr_mimebundle_()[0], raw=True)
+        shown = "" if self.run is None else f" of {self.run.path.name}"
+        display(
+            self._repr_mimebundle_()[0] | {"text/plain": f"The explorer{shown}: it needs JavaScript and a running kernel."},
+            raw=True,
+        )
         if copy := self.static_copy():
             display(HTML(copy))
 

@@ -202,8 +202,15 @@ export function mountEmbedded(id = "sia-data") {
 
 /** Mount as the view of a notebook's widget. */
 export function render({ model, el }) {
-  // The static copy stands for this view only where there is no kernel; its output may be drawn after this one.
-  const fold = () => document.querySelectorAll(`[data-sia-static="${model.get("copy_id")}"]`).forEach((copy) => copy.removeAttribute("open"));
-  for (const wait of [0, 200, 600, 1500, 4000]) setTimeout(fold, wait);
+  // The static copy stands for this view only where there is no kernel. Its output is drawn after this one, on a busy machine long after.
+  const fold = () => {
+    const copy = document.querySelector(`[data-sia-static="${model.get("copy_id")}"]`);
+    if (!copy) return;
+    copy.removeAttribute("open");
+    arriving.disconnect(); // from here on it is the reader's to unfold
+  };
+  const arriving = new MutationObserver(fold);
+  arriving.observe(document.body, { childList: true, subtree: true });
+  setTimeout(fold);
   return mount(el, kernelTransport(model), model.get("first") ?? {});
 }
