@@ -15,6 +15,7 @@ from sia_nb.view.explorer.page import page as write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+sync_api.expect.set_options(timeout=30_000)  # a busy machine draws late
 CHROMIUM = os.environ.get("SIA_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
 pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM"
@@ -33,7 +34,7 @@ def chromium():
 def view(chromium):
     """An offline page of 1280 × 900 on which no script error may happen and nothing may be asked of a network."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True, color_scheme="light")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     opened, problems = context.new_page(), []
     opened.on("pageerror", lambda error: problems.append(f"script error: {error}"))
     opened.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)

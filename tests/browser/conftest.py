@@ -7,7 +7,9 @@ import os
 
 import pytest
 from browser_lab import SCREENSHOTS, Lab, Sheet, find_browser
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
+
+expect.set_options(timeout=30_000)  # a busy machine draws late
 
 
 @pytest.fixture(scope="package")
@@ -35,7 +37,7 @@ def lab(chromium, tmp_path_factory):
 def context(chromium):
     """One cache for all pages, so that JupyterLab is fetched once."""
     opened = chromium.new_context(viewport={"width": 1280, "height": 900})
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(60_000)
     yield opened
     opened.close()
 
@@ -52,7 +54,7 @@ def page(context):
 def still(chromium, tmp_path):
     """Opens a notebook's file as HTML by nbconvert, without a server, a kernel or a network."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
 
     def open_(path):
         from nbconvert import HTMLExporter

@@ -85,7 +85,7 @@ def page_of(chromium, tmp_path):
     from sia_nb.view.explorer.page import page
 
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     problems = []
 
     def open_(run):
