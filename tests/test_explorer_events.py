@@ -184,6 +184,14 @@ needles = st.sampled_from(
 ) | st.text(max_size=3)
 
 
+@pytest.mark.parametrize("text, found", [("0", [0]), ("001f", []), ("u001f", []), ("n", [2]), ("f", [1])])
+def test_a_match_does_not_begin_inside_an_escape(tmp_path, text, found):
+    path = tmp_path / "trajectory.jsonl"
+    values = ['{"a":10}', '{"a":"\\u001ff"}', '{"a":"\\\\n"}', '{"a":"\\n"}']
+    path.write_text("".join(f'{{"id":{n},"kind":"log","seconds":1.5,"data":{v}}}\n' for n, v in enumerate(values)))
+    assert EventLog(path, whole=True).select(text=text).tolist() == found
+
+
 def pieces(events: list[dict]) -> list[str]:
     """The texts that events hold, and their data as JSON: what a piece of is worth searching for."""
     out = []
@@ -192,7 +200,7 @@ def pieces(events: list[dict]) -> list[str]:
     return [text for text in out if text]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(content=files(), draw=st.data())
 def test_a_search_finds_what_events_hold(tmp_path_factory, content, draw):
     path = tmp_path_factory.mktemp("s") / "trajectory.jsonl"

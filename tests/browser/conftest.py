@@ -1,4 +1,4 @@
-"""One JupyterLab and one Chromium for the tests in this folder, which are skipped, with what to install, where there is no browser.
+"""One JupyterLab and one Chromium for the tests of a file in this folder, which are skipped, with what to install, where there is no browser.
 
 With ``SIA_NEEDS_BROWSER`` set, as by ``make browser``, a missing browser is an error.
 """
@@ -12,7 +12,7 @@ from playwright.sync_api import expect, sync_playwright
 expect.set_options(timeout=30_000)  # a busy machine draws late
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium():
     """A headless Chromium that cannot reach beyond this machine."""
     path = find_browser()
@@ -25,7 +25,7 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def lab(chromium, tmp_path_factory):
     """JupyterLab on a copy of the notebooks."""
     running = Lab(tmp_path_factory.mktemp("lab"))
@@ -33,7 +33,7 @@ def lab(chromium, tmp_path_factory):
     running.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def context(chromium):
     """One cache for all pages, so that JupyterLab is fetched once."""
     opened = chromium.new_context(viewport={"width": 1280, "height": 900})

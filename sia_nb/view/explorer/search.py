@@ -97,10 +97,16 @@ def _in_block(at: Callable[[int], Match], block: bytes, first: list[int], end: l
 
 
 def _inside_escape(block: bytes, position: int) -> bool:
-    n = position
-    while n and block[n - 1] == 0x5C:
-        n -= 1
-    return (position - n) % 2 == 1
+    r"""Whether a byte stands behind the backslash of its escape: the ``n`` of ``\n``, any of the five of ``\u001f``."""
+    for back in range(1, 6):
+        n = end = position - back + 1  # an escape's backslash would stand just before it
+        if back > 1 and block[end : end + 1] != b"u":
+            continue
+        while n > 0 and block[n - 1] == 0x5C:
+            n -= 1
+        if (end - n) % 2 == 1:
+            return True
+    return False
 
 
 def _in_line(where: Finder, line: bytes) -> bool:
