@@ -37,7 +37,9 @@ def perform(folder: Path, source: str, *, budget: Budget = PLENTY, **more):
     parts = {"task": DigitsTask(), "policy": CountingPolicy(), "verifier": DigitsVerifier(), "seed": 5, "archive": []}
     parts |= {"trusted": False, "limits": LOW, "workdir": folder / "work", "trajectory_path": folder / "t.jsonl"} | more
     done = execute(source, budget=budget, **parts)
-    return done, Trajectory.read(folder / "t.jsonl"), parts["policy"], parts["verifier"]
+    record = Trajectory.read(folder / "t.jsonl")
+    print(done.notices, *(e.data for e in record.of("error", "limit", "end")))  # shown where a test fails
+    return done, record, parts["policy"], parts["verifier"]
 
 
 def only(trajectory: Trajectory, kind: str) -> dict:
