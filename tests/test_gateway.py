@@ -38,7 +38,7 @@ def perform(folder: Path, source: str, *, budget: Budget = PLENTY, **more):
     parts |= {"trusted": False, "limits": LOW, "workdir": folder / "work", "trajectory_path": folder / "t.jsonl"} | more
     done = execute(source, budget=budget, **parts)
     record = Trajectory.read(folder / "t.jsonl")
-    print(done.notices, *(e.data for e in record.of("error", "limit", "end")))  # shown where a test fails
+    print(done.notice, *(e.data for e in record.of("error", "limit", "end")))  # shown where a test fails
     return done, record, parts["policy"], parts["verifier"]
 
 
