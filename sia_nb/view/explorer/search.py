@@ -98,6 +98,8 @@ def _in_block(at: Callable[[int], Match], block: bytes, first: list[int], end: l
 
 def _inside_escape(block: bytes, position: int) -> bool:
     r"""Whether a byte stands behind the backslash of its escape: the ``n`` of ``\n``, any of the five of ``\u001f``."""
+    if block.rfind(b"\\", max(0, position - 5), position) < 0:
+        return False
     for back in range(1, 6):
         n = end = position - back + 1  # an escape's backslash would stand just before it
         if back > 1 and block[end : end + 1] != b"u":
