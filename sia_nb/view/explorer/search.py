@@ -82,15 +82,19 @@ def _in_block(at: Callable[[int], Match], block: bytes, first: list[int], end: l
     """For each stretch of the block, from its first byte to the one before its end, whether a match lies in it."""
     out = [False] * len(first)
     i = position = 0
-    while i < len(first):
-        hit, stop = at(max(position, first[i]))
+    last = len(first) - 1
+    while i <= last:
+        hit, stop = at(position if position > first[i] else first[i])
         if hit < 0:
             break
-        i = bisect_right(first, hit, i) - 1
+        if i < last and first[i + 1] <= hit:  # the next row is the likeliest
+            i += 1
+            if i < last and first[i + 1] <= hit:
+                i = bisect_right(first, hit, i) - 1
         position = hit + 1
         if stop > end[i]:
             i += hit >= end[i]
-        elif not _inside_escape(block, hit):
+        elif block.find(b"\\", hit - 5 if hit > 5 else 0, hit) < 0 or not _inside_escape(block, hit):
             out[i] = True
             i += 1
     return out
@@ -98,8 +102,6 @@ def _in_block(at: Callable[[int], Match], block: bytes, first: list[int], end: l
 
 def _inside_escape(block: bytes, position: int) -> bool:
     r"""Whether a byte stands behind the backslash of its escape: the ``n`` of ``\n``, any of the five of ``\u001f``."""
-    if block.rfind(b"\\", max(0, position - 5), position) < 0:
-        return False
     for back in range(1, 6):
         n = end = position - back + 1  # an escape's backslash would stand just before it
         if back > 1 and block[end : end + 1] != b"u":
