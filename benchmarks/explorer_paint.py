@@ -38,11 +38,12 @@ def first_paint() -> dict[str, Any]:
     Raises:
         RuntimeError: there is no Chromium here, or JupyterLab did not start.
     """
-    from browser_lab import REFERENCE, Lab, find_browser
+    from browser_lab import REFERENCE, Lab
+    from browsers import MISSING, find_browser
     from playwright.sync_api import sync_playwright
 
     if not (path := find_browser()):
-        raise RuntimeError("no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM")
+        raise RuntimeError(MISSING)
     run = next(p.parent for p in sorted(REFERENCE.glob(f"*/*/{RUN}*/run.json")))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=60_000)

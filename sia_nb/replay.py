@@ -28,7 +28,7 @@ from .errors import ConfigError, StoreError
 from .recorded import TOLERANCE, Departed, Departure, RecordedPolicy, RecordedVerifier, difference
 from .scaffold.execute import call_scaffold
 from .steps import open_verifier, prepare_data, spend, trusted
-from .store import Run, keeps, read_json, read_lines, results_dir
+from .store import TRIMMED, Run, keeps, read_json, read_lines, results_dir
 from .tasks import get_task
 from .trajectory import Trajectory
 
@@ -177,7 +177,7 @@ def _written(old: Run, run: Run, g: int) -> Departure | None:
 @keeps
 def _adopt(run: Run, old: Run, g: int) -> None:
     """Take over what training wrote; the weights themselves only as a hash."""
-    names = [n for n in read_json(old.step(g) / "train.done.json")["files"] if "/adapter/" not in n]
+    names = [n for n in read_json(old.step(g) / "train.done.json")["files"] if not set(TRIMMED) & set(n.split("/"))]
     for name in names:
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(old.path / name, run.path / name)

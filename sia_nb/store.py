@@ -45,6 +45,7 @@ from .errors import ConfigError, StoreError
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("notebooks", "figures", "work", "by_hand", "checkpoint")  # folders that are no part of the record
+TRIMMED = ("adapter",)  # folders of the record that a committed run lacks
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
 _VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "papermill", "anthropic", "sandlock")
 
@@ -393,7 +394,7 @@ def publish(run: Run) -> Path:
     machine = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     target = results_dir() / "reference" / run.config.task / machine / run.path.name
     shutil.rmtree(target, ignore_errors=True)
-    left_out = (*LEFT_OUT, "adapter", ".*")
+    left_out = (*LEFT_OUT, *TRIMMED, ".*")
     shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))
     copy = Run(target)
     copy.update(trimmed=True)

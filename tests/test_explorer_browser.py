@@ -1,10 +1,9 @@
 """The explorer in a real browser: clicked, typed and walked through on a static page and on answers of a million rows."""
 
 import json
-import os
-import shutil
 
 import pytest
+from browsers import MISSING, find_browser
 from told_run import CHINESE, HEBREW, SCRIPT, SECOND, events, told_run
 
 from sia_nb.config import make_config
@@ -14,12 +13,9 @@ from sia_nb.view.explorer.model import Explorer
 from sia_nb.view.explorer.page import page as write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e .[dev]")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 sync_api.expect.set_options(timeout=30_000)  # a busy machine draws late
-CHROMIUM = os.environ.get("SIA_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), "")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM"
-)
+CHROMIUM = find_browser()
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason=MISSING)
 
 
 @pytest.fixture(scope="module")

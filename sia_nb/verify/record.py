@@ -10,13 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from ..agents.record import EVENTS, _fingerprint, _steady, sha
-from ..store import FORMAT, Run, read_json, sha256
+from ..store import FORMAT, TRIMMED, Run, read_json, sha256
 from ..tasks.base import Solution
 from ..trajectory import Trajectory
 from .findings import Findings
 
 HEX = re.compile("[0-9a-f]{64}")
-MAY_BE_TRIMMED = "/weights/adapter/"
 
 
 def hashes(run: Run, found: Findings) -> None:
@@ -57,7 +56,7 @@ def _compare(run: Run, found: Findings, where: str, files: Any, trimmed: bool) -
         path = run.path / name
         found.checked += 1
         if not path.is_file():
-            if not (trimmed and MAY_BE_TRIMMED in name):
+            if not (trimmed and set(TRIMMED) & set(name.split("/"))):
                 found.fault(name, "", f"is missing, but {where} names it")
         elif sha256(path) != digest:
             found.fault(name, "", f"was altered: its SHA-256 is not the one in {where}")

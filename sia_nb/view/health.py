@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import Run, read_json, read_lines, results_dir, sha256
+from ..store import LEFT_OUT, TRIMMED, Run, read_json, read_lines, results_dir, sha256
 
 REPORT_FORMAT = 1
 MEND = "restore it from the repository, or make the run again"
-LEFT_OUT = {"adapter", "notebooks"}  # of a run that is committed, and no figure reads them
+ABSENT = {"notebooks", *TRIMMED}  # may be, in a run that is committed: no figure reads them
 _NAME = re.compile(r"^(?P<task>[a-z_]+)-(?P<arm>W\+H|H|W)-.*?(?:-s(?P<seed>\d+)-[0-9a-f]+)?$")
 
 
@@ -85,7 +85,7 @@ def _signature(path: Path) -> tuple:
     """Name, size and time of every file that a mark could name: a run that has not changed is examined once."""
     out = []
     for folder, inner, names in os.walk(path):
-        inner[:] = [n for n in inner if n not in ("notebooks", "work", "by_hand", "checkpoint")]
+        inner[:] = [n for n in inner if n not in LEFT_OUT]
         for name in names:
             told = os.stat(os.path.join(folder, name))
             out.append((folder, name, told.st_size, told.st_mtime_ns))
@@ -146,7 +146,7 @@ def _step(run: Run, g: int) -> None:
         for name, digest in read_json(mark)["files"].items():
             file = run.path / name
             if not file.exists():
-                if LEFT_OUT & set(file.parts):
+                if ABSENT & set(file.relative_to(run.path).parts):
                     continue
                 raise StoreError(f"{file} is missing, though {mark.name} names it; {MEND}")
             if sha256(file) != digest:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..store import results_dir, write_atomic
-from . import figures, mechanism
+from . import figures, markdown, mechanism
 from .collect import Finished, write_csv
 from .mechanism import CLASSES, UNNAMED
 from .panels import LEVERS
@@ -80,14 +80,14 @@ def edits_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base: Pat
         return "No harness update was made."
     arms = [a for a in ARMS if any(r["arm"] == a for r in rows)]
     classes = [c for c in (*CLASSES, UNNAMED) if any(r["class_by_name"] == c for r in rows)]
-    lines = _head(["class", *(f"{ARM_NAMES[a]}: edits, kept" for a in arms), "edits, times made", "the diff agrees"])
+    lines = markdown.head(["class", *(f"{ARM_NAMES[a]}: edits, kept" for a in arms), "edits, times made", "the diff agrees"])
     for c in classes:
         mine = [r for r in rows if r["class_by_name"] == c]
         counts = [f"{len(told)}, {sum(r['kept'] for r in told)}" for told in ([r for r in mine if r["arm"] == a] for a in arms)]
         names = ", ".join(f"{name} {n}" for name, n in Counter(r["edit"] for r in mine).most_common())
         agree = sum(c in r["classes_by_diff"].split(", ") for r in mine)
-        lines.append(_line([c, *counts, names, f"{agree} of {len(mine)}"]))
-    lines += ["", *_head(["edit", "run", "step", "dev gain", "kept", "parts changed", "evidence"])]
+        lines.append(markdown.line([c, *counts, names, f"{agree} of {len(mine)}"]))
+    lines += ["", *markdown.head(["edit", "run", "step", "dev gain", "kept", "parts changed", "evidence"])]
     seen = set()
     for r in rows:  # the first time that a run makes an edit
         if (r["run"], r["edit"]) not in seen:
@@ -96,7 +96,9 @@ def edits_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base: Pat
             parts = r["parts_changed"] + (f", new: {r['functions_added']}" if r["functions_added"] else "")
             cells = [r["edit"], r["run"], str(r["step"]), f"{r['gain']:+.4f}", kept, parts]
             lines.append(
-                _line([*cells, _link(paths, r["run"], r["decided_after"], "trajectory.jsonl", _events(r["events"]), base)])
+                markdown.line(
+                    [*cells, _link(paths, r["run"], r["decided_after"], "trajectory.jsonl", _events(r["events"]), base)]
+                )
             )
     return "\n".join(lines)
 
@@ -106,7 +108,7 @@ def behaviours_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base
     if not rows:
         return "No weight update was made."
     head = ["arm", "updates", "answers readable", "mean score", *(f"fields: {k}" for k in KINDS), "no shift", "too few to tell"]
-    lines, tested = _head(head), 0
+    lines, tested = markdown.head(head), 0
     for arm in [a for a in ARMS if any(r["arm"] == a for r in rows)]:
         mine = [r for r in rows if r["arm"] == arm]
         updates = {(r["run"], r["step"]): r["fields_tested"] for r in mine}
@@ -114,13 +116,13 @@ def behaviours_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base
         n = lambda behaviour, mine=mine: sum(r["behaviour"] == behaviour for r in mine)
         fields = [sum(r["behaviour"] == "field" and r["kind"] == k for r in mine) for k in KINDS]
         counts = [len(updates), n("readable"), n("score"), *fields, n("no shift"), n("too few to tell")]
-        lines.append(_line([ARM_NAMES[arm], *map(str, counts)]))
+        lines.append(markdown.line([ARM_NAMES[arm], *map(str, counts)]))
     shifts = sum(r["behaviour"] in ("field", "readable") for r in rows)
     lines += [
         "",
         f"{shifts} shifts beyond chance of {tested} distributions compared; at 5 % each, {0.05 * tested:.1f} would be found where nothing moved.",
         "",
-        *_head(["run", "step", "algorithm", "kept", "behaviour", "before", "after", "rollouts"]),
+        *markdown.head(["run", "step", "algorithm", "kept", "behaviour", "before", "after", "rollouts"]),
     ]
     for r in rows:
         if r["behaviour"] in ("no shift", "too few to tell"):
@@ -130,7 +132,7 @@ def behaviours_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base
         kept = "yes" if r["kept"] else "rolled back"
         link = _link(paths, r["run"], r["step"], "weights/rollouts.jsonl", f"lines {r['rollouts'].replace(' ', ' and ')}", base)
         lines.append(
-            _line([r["run"], str(r["step"]), r["algorithm"], kept, what, f"{r['before']:.3f}", f"{r['after']:.3f}", link])
+            markdown.line([r["run"], str(r["step"]), r["algorithm"], kept, what, f"{r['before']:.3f}", f"{r['after']:.3f}", link])
         )
     return "\n".join(lines)
 
@@ -139,32 +141,32 @@ def choices_markdown(rows: list[dict[str, Any]], paths: dict[str, Path], base: P
     """The interleaving of each run, the algorithms with the rules that chose them, and the updates that were rolled back."""
     if not rows:
         return "No decision was made."
-    lines = _head(["run", "levers in order (small: rolled back)", "kept"])
+    lines = markdown.head(["run", "levers in order (small: rolled back)", "kept"])
     for run in dict.fromkeys(r["run"] for r in rows):
         mine = [r for r in rows if r["run"] == run]
         letters = [{"harness": "H", "weights": "W"}.get(r["action"], r["action"]) for r in mine]
         shown = " ".join(x if r["kept"] else x.lower() for x, r in zip(letters, mine, strict=True))
-        lines.append(_line([run, f"A₁ {shown}", f"{sum(r['kept'] for r in mine)} of {len(mine)}"]))
-    lines += ["", *_head(["algorithm", "by the rule", "times", "kept"])]
+        lines.append(markdown.line([run, f"A₁ {shown}", f"{sum(r['kept'] for r in mine)} of {len(mine)}"]))
+    lines += ["", *markdown.head(["algorithm", "by the rule", "times", "kept"])]
     trained = [r for r in rows if r["action"] == "weights"]
     pairs = Counter((r["algorithm"], r["rule"]) for r in trained)
     for (algorithm, rule), n in pairs.most_common():
         kept = sum(r["kept"] for r in trained if (r["algorithm"], r["rule"]) == (algorithm, rule))
-        lines.append(_line([algorithm, rule or "a language model's own reasons", str(n), str(kept)]))
+        lines.append(markdown.line([algorithm, rule or "a language model's own reasons", str(n), str(kept)]))
     turns = Counter((r["action"], r["lever_rule"]) for r in rows if r["lever_rule"] not in ("", "only_lever"))
     if turns:
-        lines += ["", *_head(["lever", "its turn by the rule", "times"])]
-        lines += [_line([lever, rule, str(n)]) for (lever, rule), n in turns.most_common()]
+        lines += ["", *markdown.head(["lever", "its turn by the rule", "times"])]
+        lines += [markdown.line([lever, rule, str(n)]) for (lever, rule), n in turns.most_common()]
     back = [r for r in rows if not r["kept"]]
     lines += [
         "",
         f"{len(back)} of {len(rows)} updates were rolled back:",
         "",
-        *_head(["run", "step", "lever", "why", "evidence"]),
+        *markdown.head(["run", "step", "lever", "why", "evidence"]),
     ]
     for r in back:
         link = _link(paths, r["run"], r["step"] - 1, "trajectory.jsonl", _events(r["events"]), base)
-        lines.append(_line([r["run"], str(r["step"]), r["algorithm"] or r["action"], r["note"], link]))
+        lines.append(markdown.line([r["run"], str(r["step"]), r["algorithm"] or r["action"], r["note"], link]))
     return "\n".join(lines)
 
 
@@ -172,7 +174,7 @@ def costs_markdown(rows: list[dict[str, Any]]) -> str:
     """What a run of each arm spent on each phase, means over its runs."""
     if not rows:
         return "The runs have no ledger."
-    lines = _head(["arm", "phase", "times a run", "verifier calls", "tokens", "seconds", "US dollars"])
+    lines = markdown.head(["arm", "phase", "times a run", "verifier calls", "tokens", "seconds", "US dollars"])
     for arm in [a for a in ARMS if any(r["arm"] == a for r in rows)]:
         mine = [r for r in rows if r["arm"] == arm]
         runs = len({r["run"] for r in mine})
@@ -184,7 +186,7 @@ def costs_markdown(rows: list[dict[str, Any]]) -> str:
                 f"{mean(phase, 'tokens'):,.0f}",
             ]
             cells += [f"{mean(phase, 'seconds'):.1f}", f"{mean(phase, 'dollars'):.2f}"]
-            lines.append(_line([ARM_NAMES[arm], phase or f"**all, mean of {runs}**", *cells]))
+            lines.append(markdown.line([ARM_NAMES[arm], phase or f"**all, mean of {runs}**", *cells]))
     return "\n".join([*lines, "", f"Measured on {'; '.join(sorted({r['hardware'] for r in rows}))}."])
 
 
@@ -196,15 +198,6 @@ def _events(told: str) -> str:
 def _link(paths: dict[str, Path], run: str, step: int, name: str, words: str, base: Path) -> str:
     path = paths[run] / f"step_{step:03d}" / name
     return f"[{words}]({Path(os.path.relpath(path, base.resolve())).as_posix().replace(' ', '%20')})"
-
-
-def _head(cells: Iterable[str]) -> list[str]:
-    cells = list(cells)
-    return [_line(cells), "|" + "---|" * len(cells)]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
 
 # -- figure ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..store import read_json, results_dir, write_atomic
-from . import collect, figures
+from . import collect, figures, markdown
 from .collect import Finished
 from .paper import ARM_NAMES, ARMS, PUBLISHED_GATE
 
@@ -60,7 +60,7 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
     sets = list(dict.fromkeys(data for scores in published.values() for data in scores))
     head = ["method", "mse_norm", f"× {YARDSTICK}", "poisson_norm", "passes the right gate", "poisson_norm, swapped"]
     head += [f"≥ {PUBLISHED_GATE}", "seeds", *(f"published, {data}" for data in sets)]
-    lines, rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)], []
+    lines, rows = markdown.head(head), []
     common = {"task": task, "split": "sealed", "source": runs[0].source, "run": " ".join(f.run.path.name for f in runs)}
     common |= {"hardware": "; ".join(sorted({f.run.info["hardware"] for f in runs}))}
     common["data"] = runs[0].run.config.instance or "the first instance"
@@ -79,25 +79,25 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
             _count(above),
         ]
         bold = f"**{name}**" if kind == "arm" else name
-        lines.append(_line([bold, *cells, str(len(seeds)), *_published(published.get(name, {}), sets)]))
+        lines.append(markdown.line([bold, *cells, str(len(seeds)), *_published(published.get(name, {}), sets)]))
         told |= {f"times_{YARDSTICK}": collect.interval(times)} if times else {}
         this = common | {"method": name, "kind": kind, "seeds": len(seeds)}
         rows += [this | {"measure": m, "value": v[0], "low": v[1], "high": v[2]} for m, v in told.items()]
     for name, seeds in found.items():
         if not _were_run(seeds):
-            lines.append(_line([f"{name} (not run here)", *[""] * 7, *_published(published[name], sets)]))
+            lines.append(markdown.line([f"{name} (not run here)", *[""] * 7, *_published(published[name], sets)]))
         for data, scores in published[name].items():
             this = {"method": name, "kind": "published", "data": data, "task": task, "source": "literature"}
             rows += [this | {"measure": m, "value": v} for m, v in zip((MEASURES[0], MEASURES[2]), scores, strict=True)]
     lines.append(
         "\nPublished: mse_norm / poisson_norm with swapped arguments, of OpenProblems v1 and TTT-Discover, on other cells."
     )
-    markdown = "\n".join(lines)
+    whole = "\n".join(lines)
     folder = out or results_dir() / "figures"
     paths = {"csv": folder / f"peers_{task}.csv", "md": folder / f"peers_{task}.md"}
     collect.write_csv(paths["csv"], rows, COLUMNS)
-    write_atomic(paths["md"], markdown + "\n")
-    return markdown, paths
+    write_atomic(paths["md"], whole + "\n")
+    return whole, paths
 
 
 def _answers(runs: list[Finished], arm: str) -> dict[int, dict[str, Any]]:
@@ -138,7 +138,3 @@ def _were_run(seeds: dict[int, dict[str, Any]]) -> bool:
 
 def _published(scores: dict[str, list[float]], sets: list[str]) -> list[str]:
     return [" / ".join(f"{v:.3f}" for v in scores[data]) if data in scores else "" for data in sets]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

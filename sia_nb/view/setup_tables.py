@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..store import read_json, results_dir, write_atomic
-from . import collect, figures, transfer
+from . import collect, figures, markdown, transfer
 from .paper import ARM_NAMES, ARMS, NAMES, PAPER, SETUP, SYSTEMS
 
 COLUMNS_1 = [
@@ -46,7 +46,7 @@ def table_1(
     studies = [read_json(path) for path in transfer.studies() if not transfer.trouble(path)]
     heads = [f"{NAMES[t]}, {PAPER[t]['metric']}" for t in tasks]
     heads += [f"{s['plan']['name']}: best after {s['grid'][-1]} calls" for s in studies]
-    lines = ["| " + " | ".join(["strategy", "edits harness", "edits weights", *heads]) + " |", "|" + "---|" * (3 + len(heads))]
+    lines = markdown.head(["strategy", "edits harness", "edits weights", *heads])
     rows: list[dict[str, Any]] = []
     for arm in ARMS:
         flags, cells = _edits(arm, used), []
@@ -56,14 +56,14 @@ def table_1(
             cells.append(_show(value))
             if value:
                 rows.append(_arm_row(arm, flags, task, found, value))
-        lines.append(_line([f"{ARM_NAMES[arm]} (this kit)", *flags, *cells, *[""] * len(studies)]))
+        lines.append(markdown.line([f"{ARM_NAMES[arm]} (this kit)", *flags, *cells, *[""] * len(studies)]))
     for n, study in enumerate(studies):
         summary = {r["arm"]: r for r in transfer.summary_from_data(study) if not r["against"] and r["calls"] == study["grid"][-1]}
         for arm, name in study["arms"].items():
             r, flags = summary[arm], ("No", "Yes" if arm in TRAINED else "No")
             cells = [""] * len(heads)
             cells[len(tasks) + n] = _show((r["value"], r["low"], r["high"]))
-            lines.append(_line([f"{name} (this kit)", *flags, *cells]))
+            lines.append(markdown.line([f"{name} (this kit)", *flags, *cells]))
             rows.append(
                 {"strategy": name, "group": "searcher", "edits_harness": flags[0], "edits_weights": flags[1], "task": r["task"]}
                 | {
@@ -75,7 +75,7 @@ def table_1(
             )
     for name, harness, weights in SYSTEMS:
         said = "as the paper says" if name == "SIA" else "not implemented here"
-        lines.append(_line([f"{name}: {said}", harness, weights, *[""] * len(heads)]))
+        lines.append(markdown.line([f"{name}: {said}", harness, weights, *[""] * len(heads)]))
         rows.append(
             {"strategy": name, "group": "paper", "edits_harness": harness, "edits_weights": weights, "run": "SIA v1, Table 1"}
         )
@@ -142,9 +142,9 @@ def table_2(
         )  # fmt: skip
     head = ["task", "source", "domain", "data", "loop's metric", "reported metric", "previous best", "verifier", "sealed test"]
     head += ["budget of an arm", "arms and seeds"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = markdown.head(head)
     for r in rows:
-        lines.append(_line([NAMES[r["task"]], *(_cell(r.get(c, "")) for c in COLUMNS_2[1:-1])]))
+        lines.append(markdown.line([NAMES[r["task"]], *(_cell(r.get(c, "")) for c in COLUMNS_2[1:-1])]))
     return _write("table2", lines, rows, COLUMNS_2, out)
 
 
@@ -162,7 +162,7 @@ def _purpose(task: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _show(value: tuple[float, float, float] | None) -> str:
@@ -170,10 +170,6 @@ def _show(value: tuple[float, float, float] | None) -> str:
         return ""
     mean, low, high = value
     return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _write(name: str, lines: list[str], rows: list[dict], columns: list[str], out: Path | None) -> tuple[str, dict[str, Path]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..store import results_dir, write_atomic
-from . import collect
+from . import collect, markdown
 from .figures import gather, title_of
 from .paper import ARM_NAMES, ARMS, PAPER, SHORT, TIMED, has_values, setting, title
 
@@ -23,7 +23,7 @@ def table_3(
     """
     tasks = tasks or collect.tasks_with_runs(profile=profile, also=also)
     head = ["task", "metric", "source", "initial", "previous best", *(ARM_NAMES[a] for a in ARMS[1:]), "seeds"]
-    lines, notes, rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)], [], []
+    lines, notes, rows = markdown.head(head), [], []
     for task in tasks:
         ours, reference = gather(task, profile, also)
         rows += collect.rows(task, ours, reference)
@@ -31,26 +31,21 @@ def table_3(
         metric = SHORT.get(paper["metric"], paper["metric"])
         if has_values(task):
             cells = [_show(paper.get(a, "")) for a in ("baseline", "previous", *ARMS[1:])]
-            lines.append(_line(title(task, setting(task)), metric, "paper", cells, ""))
+            lines.append(markdown.line([title(task, setting(task)), metric, "paper", *cells, ""]))
         for group in (ours, reference):
             if group:
                 values = {a: collect.arm_values(group, a, paper["metric"]) for a in ARMS}
                 cells = {a: _show(collect.interval([v for _, v in found])) if found else "" for a, found in values.items()}
                 cells = [cells["baseline"], "", *(cells[a] for a in ARMS[1:])]
                 where = title_of(task, group) + (f", {group[0].hardware}" if task in TIMED else "")
-                lines.append(_line(where, metric, group[0].source, cells, _seeds(values)))
+                lines.append(markdown.line([where, metric, group[0].source, *cells, _seeds(values)]))
                 notes += collect.disagreements(group, paper["metric"])
-    markdown = "\n".join([*lines, *(f"\n{note}." for note in notes)])
+    whole = "\n".join([*lines, *(f"\n{note}." for note in notes)])
     folder = out or results_dir() / "figures"
     paths = {"csv": folder / "table3.csv", "md": folder / "table3.md"}
     collect.write_csv(paths["csv"], rows)
-    write_atomic(paths["md"], markdown + "\n")
-    return markdown, paths
-
-
-def _line(*parts: str | list[str]) -> str:
-    cells = [c for part in parts for c in ([part] if isinstance(part, str) else part)]
-    return "| " + " | ".join(cells) + " |"
+    write_atomic(paths["md"], whole + "\n")
+    return whole, paths
 
 
 def _seeds(values: dict[str, list]) -> str:

@@ -32,17 +32,10 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 REFERENCE = ROOT / "results" / "reference"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LONGEST = 8000  # pixels of a screenshot
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
 }
-
-
-def find_browser() -> str:
-    """The path of a Chromium, from ``$SIA_CHROMIUM`` or the search path; empty where there is none."""
-    asked = os.environ.get("SIA_CHROMIUM", "")
-    return asked or next(filter(None, map(shutil.which, BROWSERS)), "")
 
 
 class Lab:

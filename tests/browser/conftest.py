@@ -6,7 +6,8 @@ With ``SIA_NEEDS_BROWSER`` set, as by ``make browser``, a missing browser is an 
 import os
 
 import pytest
-from browser_lab import SCREENSHOTS, Lab, Sheet, find_browser
+from browser_lab import SCREENSHOTS, Lab, Sheet
+from browsers import MISSING, find_browser
 from playwright.sync_api import expect, sync_playwright
 
 expect.set_options(timeout=30_000)  # a busy machine draws late
@@ -17,8 +18,7 @@ def chromium():
     """A headless Chromium that cannot reach beyond this machine."""
     path = find_browser()
     if not path:
-        missing = "there is no Chromium: install one (apt-get install chromium), or name it in SIA_CHROMIUM"
-        (pytest.fail if os.environ.get("SIA_NEEDS_BROWSER") else pytest.skip)(missing)
+        (pytest.fail if os.environ.get("SIA_NEEDS_BROWSER") else pytest.skip)(MISSING)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=60_000)
         yield browser
