@@ -17,8 +17,11 @@ from sia_nb.view.paper import SYSTEMS
 
 
 @pytest.fixture
-def committed(monkeypatch):
-    monkeypatch.delenv("SIA_RESULTS", raising=False)
+def committed(monkeypatch, tmp_path_factory):
+    """The committed runs and no others, whatever has been run here."""
+    alone = tmp_path_factory.mktemp("results")
+    (alone / "reference").symlink_to(ROOT / "results" / "reference")
+    monkeypatch.setenv("SIA_RESULTS", str(alone))
     found = [f for task in ("lawbench", "denoising") for f in collect.finished(task, source="reference")]
     assert found
     return found
