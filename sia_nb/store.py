@@ -413,26 +413,28 @@ def run_name(config: RunConfig) -> str:
     return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
 
 
-def find_run(name: str) -> Run:
+def find_run(name: str, *, committed: bool = False) -> Run:
     """The run called ``name``: a path, or a folder name under results/runs or results/reference.
+
+    A run that repeats a committed one has its name: ``committed`` says which of the two is meant.
 
     Raises:
         StoreError: there is none; the message names the nearest.
     """
-    return Run(find_folder(name))
+    return Run(find_folder(name, committed=committed))
 
 
-def find_folder(name: str) -> Path:
-    """The folder of the run called ``name``, be it damaged.
+def find_folder(name: str, *, committed: bool = False) -> Path:
+    """The folder of the run called ``name``, be it damaged; see ``find_run``.
 
     Raises:
         StoreError: there is none; the message names the nearest.
     """
     from .errors import nearest
 
-    candidates = [Path(name), results_dir() / "runs" / name]
-    if name and "/" not in name:
-        candidates += sorted((results_dir() / "reference").glob(f"*/*/{name}"))
+    own = [results_dir() / "runs" / name]
+    reference = sorted((results_dir() / "reference").glob(f"*/*/{name}")) if name and "/" not in name else []
+    candidates = [Path(name), *(reference + own if committed else own + reference)]
     for path in candidates:
         if (path / "run.json").exists():
             return path

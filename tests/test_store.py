@@ -1,6 +1,7 @@
 """The run folder: atomic, locked, and honest about what is done."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,13 @@ def test_a_published_run_is_trimmed_and_still_opens(run, tmp_path, monkeypatch):
     assert copy.config == run.config and copy.done(1, "run")
     assert not list(copy.path.glob("**/*.ipynb"))
     assert copy.path.parent.parent == tmp_path / "results" / "reference" / "lawbench"
+
+
+def test_a_run_that_repeats_a_committed_one_is_told_from_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    own = Run.create(make_config("smoke"), tmp_path / "runs" / "same").path
+    reference = Run.create(make_config("smoke"), tmp_path / "reference" / "lawbench" / "machine" / "same").path
+    assert find_run("same").path == own and find_run("same", committed=True).path == reference
+    assert find_run(str(own), committed=True).path == own
+    shutil.rmtree(reference)
+    assert find_run("same", committed=True).path == own

@@ -30,12 +30,12 @@ PLACES = {  # what the paper writes → the file of a step's folder that holds i
 
 
 def open_run(name: str = RUN) -> Run:
-    """A run by name or path.
+    """A run by path or name, a committed one before one's own of the same name.
 
     Raises:
         StoreError: there is none.
     """
-    return find_run(name)
+    return find_run(name, committed=True)
 
 
 def files(run: Run, step: int) -> pd.DataFrame:

@@ -41,7 +41,7 @@ LINKS = {  # which findings of the Feedback-Agent's diagnosis belong to a way to
 def case(letter: str) -> tuple[Run, int]:
     """The run and the step of a case."""
     name, step = CASES[letter]
-    return find_run(name), step
+    return find_run(name, committed=True), step
 
 
 def trajectory(letter: str) -> Trajectory:

@@ -33,7 +33,7 @@ ASKED = {  # what each kind of event says
 
 
 def _tried() -> list[tuple[str, Trajectory]]:
-    return [(f"{name}, step {g}", trajectory(find_run(name), g)) for name, g in TRIED]
+    return [(f"{name}, step {g}", trajectory(find_run(name, committed=True), g)) for name, g in TRIED]
 
 
 @judged
