@@ -161,22 +161,21 @@ def test_the_published_gate_looks_at_the_swapped_measure_only():
     assert Gate("none").judge(made(0.2, -3, -3)).value == pytest.approx(0.2)
 
 
-@given(st.floats(-1, 1.2), st.floats(-2, 0.999), st.floats(0.1, 1))
+@given(st.floats(-1, 1), st.floats(-2, 0.999), st.floats(0.1, 1))
 def test_the_soft_gate_is_its_formula_and_passing_always_pays(m, p, threshold):
     gate = Gate("poisson_norm", threshold, soft=True)
-    found, clipped = gate.judge(made(m, p, 0)), min(1, max(0, m))
-    if p > threshold + 1e-9:
-        assert found.passes and found.value == pytest.approx(clipped, abs=1e-9)
-    elif p < threshold - 1e-9:
-        assert found.value == pytest.approx(clipped * min(1, max(0, p / threshold)) ** 10, abs=1e-9)
-        assert not found.reason and found.value <= gate.judge(made(m, threshold + 1e-9, 0)).value + 1e-9
+    found, z = gate.judge(made(m, p, 0)), m - 4 * max(0, threshold - p)
+    if abs(p - threshold) > 1e-9:
+        assert found.passes == (p > threshold) and not found.reason
+        assert found.value == pytest.approx(z if z >= 0.02 else 0.02 / (1 + (0.02 - z) / 0.5), abs=1e-9)
+    assert 0 < found.value <= gate.judge(made(m, threshold + 1e-9, 0)).value + 1e-9
 
 
 @given(st.floats(-1, 0.05), st.floats(0, 0.09))
 def test_a_threshold_near_or_below_0_still_leads_up(threshold, below):
     gate = Gate("poisson_norm", threshold, soft=True)
     far, near = (gate.judge(made(0.3, threshold - gap, 0)).value for gap in (below + 0.01, below / 2 + 0.001))
-    assert 0 <= far <= near <= 0.3
+    assert 0 < far < near <= 0.3
 
 
 def test_a_prediction_passes_the_gate_that_it_sets_itself_and_others_need_a_margin():
@@ -190,10 +189,11 @@ def test_a_prediction_passes_the_gate_that_it_sets_itself_and_others_need_a_marg
     assert gates.right(reference).judge(made(0.1, 0.501, 0.4, spread=0.02)).passes
 
 
-def test_the_influence_on_a_soft_value_is_its_slope():
+@pytest.mark.parametrize(("m", "p"), [(0.9, 0.45), (0.3, 0.45), (-0.2, 0.7)])
+def test_the_influence_on_a_soft_value_is_its_slope(m, p):
     gate = Gate("poisson_norm", 0.6, soft=True)
-    base = made(0.3, 0.45, 0.2, spread=0.01)
-    step = gate.judge(made(0.3 + 1e-6, 0.45 + 1e-6, 0.2)).value - gate.judge(made(0.3, 0.45, 0.2)).value
+    base = made(m, p, 0.2, spread=0.01)
+    step = gate.judge(made(m + 1e-6, p + 1e-6, 0.2)).value - gate.judge(made(m, p, 0.2)).value
     assert gate.judge(base).influence[0] == pytest.approx(0.01 * step / 1e-6, rel=1e-3)
 
 

@@ -71,11 +71,11 @@ def test_specs_of_one_meaning_share_a_verdict(verifier):
     assert verifier.score(spec(normalisation="library", reversed=True)).cached
 
 
-def test_the_thresholding_hack_is_halved_in_the_loop_and_rejected_in_full(verifier):
+def test_the_thresholding_hack_pays_little_in_the_loop_and_is_rejected_in_full(verifier):
     soft, hard = verifier.score(HACK), verifier.full(HACK)
     m, p, gate = (soft.metrics[k] for k in ("mse_norm", "poisson_norm", "gate"))
     assert soft.valid and m > 0.3 and p < gate and soft.metrics["passes"] == 0
-    assert soft.value == pytest.approx(m * min(1, max(0, p / gate)) ** 10)
+    assert 0 < soft.value <= max(0.02, m - 4 * (gate - p) + 1e-9)
     assert not hard.valid and hard.value == 0 and hard.reason == f"gate: poisson_norm {p:.3f} < {gate:.3f}"
     full = verifier.full(MAGIC)
     assert full.valid and full.value == verifier.score(MAGIC).value
@@ -194,7 +194,7 @@ def test_more_neighbours_than_cells_is_a_bad_value_with_both_numbers(verifier, s
 
 def test_free_code_is_given_the_train_counts_and_nothing_else(verifier, split):
     first = verifier.score(code("return counts * 1.0"))
-    assert first.valid and first.value == pytest.approx(0, abs=1e-9) == first.metrics["mse_norm"]
+    assert first.valid and 0 < first.value < 0.02 and first.metrics["mse_norm"] == pytest.approx(0, abs=1e-9)
     names = "assert sorted(os.listdir('.')) == ['solution.py'], os.listdir('.'); assert counts.dtype == float"
     counts = f"assert counts.sum() == {split.train.sum()} and counts.nnz == {split.train.nnz}"
     means = "return np.outer(counts.sum(1).A1, counts.sum(0).A1 / counts.sum()) if hasattr(counts.sum(1), 'A1') else None"

@@ -93,15 +93,15 @@ def neighbours(env, state):
 
 
 def screened_neighbours(env, state):
-    """Yield small changes of the best solution: of a pool of new ones always the most promising."""
-    for _ in range(LOCAL):
+    """Yield small changes of the best solution: the most promising of a pool, and in turn any, lest the fit rule out a way."""
+    for turn in range(2 * LOCAL):
         parent = parent_spec(env, state)
         if parent is None:
             return
         pool = [write_spec(env.task, vary(env.task, env.random, parent)) for _ in range(POOL)]
         pool = [solution for solution in pool if solution not in state["tried"]]
         if pool:
-            yield most_promising(env, state, pool)
+            yield pool[0] if turn % 2 else most_promising(env, state, pool)
 
 
 def crossovers(env, state):

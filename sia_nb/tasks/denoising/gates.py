@@ -1,14 +1,13 @@
 """Gates: which predictions count, by a Poisson measure beside mse_norm, which a shrink of low values alone can raise.
 
-A hard gate rejects what is under its threshold. A soft one, the loop's, multiplies instead:
+A hard gate rejects what is under its threshold. A soft one, the loop's, has a price instead:
 
-    value = mse_norm                                        where the gate is passed
-            mse_norm · clip(1 − (threshold − p) / s, 0, 1)¹⁰    otherwise, with p the measure and s = max(|threshold|, 0.1)
+    z = mse_norm − PRICE · max(0, threshold − p)                with p the measure
+    value = z where z ≥ KNEE, else KNEE / (1 + (KNEE − z) / TAIL)
 
-so that a cold start gets a signal (for a threshold of at least 0.1 the bracket is p / threshold). The power is that of the
-trade: on the front of what was tried on blood cells mse_norm falls by about 2 for each unit that p rises, so a square has its
-optimum far below the gate (mse_norm .38 at p .44, for a gate of .52), where a search then stays; this one leads up to the gate,
-and over it. mse_norm is clipped to [0, 1] in it.
+so that a cold start gets a signal however far below it is, and the value never reaches 0, which is an invalid solution's. The price is
+that of the trade: on the front of what was tried on blood cells mse_norm falls by about 2 for each unit that p rises, so at
+less than that it pays to stay below the gate, and at far more the first solution that passes is a trap.
 
 Two thresholds are in use. "published": TTT-Discover's 0.97 of the swapped measure. "right": MAGIC's own ``poisson_norm`` on the
 same split; 0.97 of the right measure is out of reach for any method. On the loop's cells a solution must be above MAGIC's by one
@@ -28,14 +27,22 @@ PUBLISHED_THRESHOLD = 0.97
 MARGIN = 1.0  # paired standard errors above MAGIC's measure on the loop's cells
 LARGEST = 0.05  # margin; only predictions far below any threshold have larger errors
 SLACK = 5e-4  # two ways to compute MAGIC differ by less
-LEAST_SCALE = 0.1
-POWER = 10  # of the soft gate
+PRICE = 4.0  # in mse_norm, of one unit of the measure below the gate
+KNEE, TAIL = 0.02, 0.5  # of what is worth next to nothing
 KINDS = {"poisson_norm": "poisson", "poisson_norm_openproblems": "poisson_openproblems", "none": ""}
 
 
 def clipped(mse_norm: float) -> float:
     """mse_norm within [0, 1]."""
     return min(1.0, max(0.0, mse_norm))
+
+
+def priced(z: float) -> tuple[float, float]:
+    """Value and slope of mse_norm less its price: z itself, or a tail above 0 where z is below ``KNEE``."""
+    if z >= KNEE:
+        return z, 1.0
+    share = 1 / (1 + (KNEE - z) / TAIL)
+    return KNEE * share, KNEE / TAIL * share**2
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Gate:
         threshold: at least so much passes; for MAGIC's own value give ``reference``.
         reference: a prediction's measures on the same split; its measure is then the threshold.
         margin: paired standard errors that a solution must be above the reference's measure.
-        soft: multiply instead of rejecting.
+        soft: take a price off instead of rejecting.
 
     Raises:
         ConfigError: no such measure.
@@ -87,15 +94,14 @@ class Gate:
         if self.reference is not None:
             gap = measures.influence(loss) - self.reference.influence(loss)
             threshold, slack = self.reference.norm(loss) + min(self.margin * mean_se(gap), LARGEST), SLACK
-        if p >= threshold - slack:
+        passes = p >= threshold - slack
+        if self.soft:
+            value, steep = priced(m if passes else m - PRICE * (threshold - p))
+            cost = 0.0 if passes else PRICE
+            return Verdict(passes, threshold, p, value, steep * (slope + cost * measures.influence(loss)))
+        if passes:
             return Verdict(True, threshold, p, clipped(m), slope)
-        if not self.soft:
-            return Verdict(False, threshold, p, 0.0, 0 * slope, f"gate: {self.measure} {p:.3f} < {threshold:.3f}")
-        scale = max(abs(threshold), LEAST_SCALE)
-        near = min(1.0, max(0.0, 1 - (threshold - p) / scale))
-        steep = near ** (POWER - 1)
-        influence = steep * (near * slope + POWER * clipped(m) / scale * measures.influence(loss))
-        return Verdict(False, threshold, p, steep * near * clipped(m), influence)
+        return Verdict(False, threshold, p, 0.0, 0 * slope, f"gate: {self.measure} {p:.3f} < {threshold:.3f}")
 
 
 def published() -> Gate:
