@@ -1,6 +1,8 @@
 """Search SPACE_CUDA on this machine's GPU: parts first, then whole programs; all that was tried goes to a JSON file.
 
-    python benchmarks/gpu/trimul_search.py --out build/search.json --seconds 440
+    python benchmarks/gpu/trimul_search.py --out build/search.json --seconds 440 [--resume EARLIER.json]
+
+Beside the JSON file stand the best programs as ``trimul_1.py`` and so on, in the order of the device's clock.
 
 Compiling runs in a pool of processes that need no GPU; timing in one process of its own, which is started again after a crash,
 an illegal access or a hang. Stages: the projections' kernel for C = 128 and for C = 384, the output's, the batched product, each
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from sia_nb.tasks.trimul.compile_cuda import compile_spec
@@ -68,14 +70,14 @@ class Hopper:
 
 
 def load(source, number):
-    """A program as a module."""
+    """A program as a module, always of the same name, so that Triton's cache knows kernels that programs have in common."""
     import importlib.util
 
     folder = Path(tempfile.gettempdir()) / f"trimul_{os.getpid()}"
     folder.mkdir(exist_ok=True)
     path = folder / f"p{number}.py"
     path.write_text(source)
-    spec = importlib.util.spec_from_file_location(f"p{number}", path)
+    spec = importlib.util.spec_from_file_location("program", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -110,6 +112,17 @@ def weights_of(c, h, device):
     return weights | {"to_out": torch.randn(c, h, device=device) / h**0.5}
 
 
+def checked(what, shapes):
+    """The cases on which a job's program is checked before it is timed."""
+    from sia_nb.tasks.trimul.reference import CORRECTNESS
+
+    if what == "full":
+        return CORRECTNESS[:9] if len(shapes) > 1 else ()
+    if what == "product":
+        return ()
+    return [c for c in CORRECTNESS if c.c == (384 if shapes[0][2] == 384 else 128)][:2]
+
+
 def compile_job(job):
     """Fill Triton's cache for a job; the most shared memory of its kernels, or why it does not compile."""
     number, what, spec, shapes = job
@@ -134,6 +147,10 @@ def compile_job(job):
                 module.trimul(x, mask, weights)
             else:
                 parts_of(module, what, x, mask, weights)()
+        for case in checked(what, shapes):  # compiled here, so that the timing process finds them ready
+            meta = {"device": "meta"}
+            x, mask = torch.empty(case.b, case.n, case.n, case.c, **meta), torch.empty(case.b, case.n, case.n, **meta)
+            module.trimul(x, mask, weights_of(case.c, 128, "meta"))
         return number, max(shared), ""
     except Exception as error:  # a candidate's failure is a result
         return number, 0, f"compile: {type(error).__name__}: {str(error)[-300:]}"
@@ -179,8 +196,7 @@ def timer(pipe):
     def serve(number, what, spec, shapes):
         module = load(compile_spec(spec), number)
         if what == "full":
-            cases = reference.CORRECTNESS if len(shapes) > 1 else ()
-            errors = [error_of(module.trimul, case, 7) for case in cases[:9]]
+            errors = [error_of(module.trimul, case, 7) for case in checked(what, shapes)]
             if max(errors, default=0) > 1:
                 return {"failed": f"wrong: {max(errors):.2f} of the tolerance"}
             out = {"error": max(errors, default=0), "cases": {}}
@@ -195,11 +211,9 @@ def timer(pipe):
             for kept in ("KEPT", "PLANS", "NOTED"):
                 getattr(module, kept, []).clear()
             return out
-        small = [c for c in reference.CORRECTNESS if c.c == (384 if shapes[0][2] == 384 else 128)][:2]
-        if what in ("narrow", "wide") or what.startswith("output"):
-            error = max(error_of(module.trimul, case, 3) for case in small)
-            if not error <= 1:
-                return {"failed": f"wrong: {error:.2f} of the tolerance"}
+        error = max((error_of(module.trimul, case, 3) for case in checked(what, shapes)), default=0)
+        if not error <= 1:
+            return {"failed": f"wrong: {error:.2f} of the tolerance"}
         call = parts_of(module, what, *inputs(shapes[0]))
         call()
         torch.cuda.synchronize()
@@ -230,7 +244,7 @@ class Timer:
     """The timing process and its restarts."""
 
     def __init__(self, pretend):
-        self.pretend, self.process, self.hardware = pretend, None, {}
+        self.pretend, self.process, self.hardware, self.crashes = pretend, None, {}, 0
 
     def start(self):
         context = mp.get_context("spawn")
@@ -239,7 +253,7 @@ class Timer:
         self.process.start()
         other.close()
         if not self.pipe.poll(120):
-            raise SystemExit("the timing process did not start")
+            raise EOFError("the timing process did not start")
         self.hardware = self.pipe.recv()
 
     def stop(self):
@@ -253,10 +267,10 @@ class Timer:
             rng = random.Random(str(job[1:3]))
             t = rng.uniform(100, 900)
             return {"us": t} if job[1] != "full" else {"board": t * 1.1, "device": t, "error": 0.1, "cases": {}}
-        if self.process is None or not self.process.is_alive():
-            self.stop()
-            self.start()
         try:
+            if self.process is None or not self.process.is_alive():
+                self.stop()
+                self.start()
             self.pipe.send(job)
             if not self.pipe.poll(seconds):
                 self.stop()
@@ -264,6 +278,9 @@ class Timer:
             out = self.pipe.recv()
         except (EOFError, OSError) as error:
             self.stop()
+            self.crashes += 1
+            if self.crashes > 20 and not self.hardware:
+                raise SystemExit(f"error: the timing process does not start: {error}") from error
             return {"failed": f"crash: {type(error).__name__}"}
         if out.get("lost"):
             self.stop()
@@ -274,9 +291,26 @@ class Timer:
 class Search:
     def __init__(self, args):
         self.args, self.rng, self.began = args, random.Random(args.seed), time.time()
-        self.pool = ProcessPoolExecutor(args.workers, mp_context=mp.get_context("spawn"))
-        self.timer, self.number, self.tried = Timer(args.pretend), 0, {}
-        self.best = None
+        self.timer, self.number, self.tried, self.saved = Timer(args.pretend), 0, {}, 0.0
+        self.open_pool()
+        if args.resume:
+            self.resume(json.loads(Path(args.resume).read_text()))
+
+    def open_pool(self):
+        self.pool = ProcessPoolExecutor(self.args.workers, mp_context=mp.get_context("spawn"))
+
+    def resume(self, record):
+        """Take over what an earlier search on the same kind of GPU has timed."""
+        if not self.args.pretend:
+            self.timer.start()
+        name, now = record["hardware"].get("ready"), self.timer.hardware.get("ready")
+        if name != now:
+            print(f"not resumed: timed on {name}, this is {now}", flush=True)
+            return
+        for t in record["tried"]:
+            if set(t["spec"]) == set(SPACE_CUDA.names) and not t.get("failed", "").startswith(("crash", "timeout")):
+                self.tried[self.key(t["what"], t["spec"])] = t
+        print(f"resumed: {len(self.tried)} known", flush=True)
 
     def left(self):
         return self.args.seconds - (time.time() - self.began)
@@ -296,15 +330,24 @@ class Search:
         futures = {}
         for spec in new:
             self.number += 1
-            futures[self.pool.submit(compile_job, (self.number, what, spec, shapes))] = (self.number, spec)
+            try:
+                futures[self.pool.submit(compile_job, (self.number, what, spec, shapes))] = (self.number, spec)
+            except BrokenExecutor:
+                self.open_pool()
         try:
             for future in as_completed(futures, timeout=max(1, until - time.time())):
                 number, spec = futures[future]
-                _, shared, failed = future.result()
+                try:
+                    _, shared, failed = future.result()
+                except BrokenExecutor as error:  # the compiler took its process with it, and the pool
+                    print(f"{what}: {type(error).__name__}; what was being compiled is left out", flush=True)
+                    break
                 if not failed and shared > MOST_SHARED:
                     failed = f"compile: {shared} bytes of shared memory"
                 out = {"failed": failed} if failed else self.timer.run((number, what, spec, shapes), seconds)
                 self.tried[self.key(what, spec)] = {"what": what, "spec": spec, "shared": shared, **out}
+                if time.time() > self.saved + 10:
+                    self.save()
                 if time.time() > until:
                     break
         except TimeoutError:
@@ -338,6 +381,7 @@ class Search:
             draws = [{**BASE, "output_rows": r, "output_columns": c, "output_warps": w, "output_stages": s, "layout": "rows"}
                      for r in FIELDS["output_rows"].values for c in FIELDS["output_columns"].values
                      for w in (4, 8) for s in (1, 2, 3)]  # fmt: skip
+            self.rng.shuffle(draws)
         if what == "product":
             draws = [{**BASE, "layout": layout, "product": p, "product_tile": t, "product_stages": s}
                      for layout in ("rows", "maps") for p, t, s in [("cublas", "128x128", 3), ("triton", "128x128", 3), ("triton", "128x128", 4),
@@ -360,27 +404,20 @@ class Search:
     def seeds(self, what):
         """What ought to be good."""
         if what not in ("narrow", "wide"):
-            return []
+            return [BASE]
+        # the weights come from the L2 cache once for each tile of rows, which bounds small tiles
         tiles = [
+            (128, 32, 8, 2),
+            (128, 64, 8, 2),
+            (128, 16, 8, 3),
             (64, 32, 4, 2),
             (64, 64, 4, 2),
             (64, 32, 4, 3),
-            (128, 32, 8, 2),
-            (128, 64, 8, 2),
             (64, 16, 4, 2),
-            (128, 16, 8, 3),
         ]
         if what == "wide":
-            tiles = [
-                (64, 32, 4, 2),
-                (64, 16, 4, 2),
-                (64, 16, 8, 2),
-                (64, 32, 4, 1),
-                (64, 32, 8, 1),
-                (128, 32, 8, 2),
-                (128, 32, 16, 2),
-                (128, 64, 16, 1),
-            ]
+            tiles = [(128, 32, 8, 2), (128, 32, 8, 1), (128, 16, 8, 2), (128, 64, 8, 1), (128, 16, 8, 1), (64, 32, 4, 1),
+                     (64, 16, 4, 2), (64, 32, 4, 2), (64, 32, 8, 1), (128, 64, 16, 1)]  # fmt: skip
         return [
             {**BASE, "operand": operand, "layout": layout, f"{what}_rows": r, f"{what}_pairs": p, f"{what}_warps": w, f"{what}_stages": s}
             for r, p, w, s in tiles for operand in ("left", "right") for layout in ("tiles", "rows")
@@ -391,6 +428,11 @@ class Search:
             {**BASE, "norm": "separate", "operand": operand, "loads": loads, f"{what}_rows": r, f"{what}_pairs": p, f"{what}_warps": w, f"{what}_stages": s}
             for r, p, w, s in [(128, 128, 8, 3), (128, 64, 4, 3), (128, 64, 8, 4)] for operand in ("left", "right") for loads in ("tiles", "pointers")
         ]  # fmt: skip
+
+    def near_whole(self, spec):
+        """Whole programs that differ in one number, or that take another part's runner-up."""
+        out = [n for what in ("narrow", "wide", "output128", "product") for n in self.neighbours(what, spec)]
+        return [n for n in out if n["layout"] == spec["layout"] and n["norm"] == spec["norm"]]
 
     def combined(self):
         """Whole specs from the best parts that go together."""
@@ -428,32 +470,23 @@ class Search:
 
         shapes = [(c.n, c.b, c.c) for c in BENCHMARK]
         full = lambda specs, until: self.batch("full", specs, shapes, until, 90)
-        self.part("narrow", 40, 0.24)
-        self.part("wide", 40, 0.26)
-        self.part("output128", 72, 0.08)
-        self.part("output384", 72, 0.08)
-        self.part("product", 12, 0.06)
-        baselines = [
-            FALLBACK_CUDA,
-            {**FALLBACK_CUDA, "format": "tf32"},
-            {**FALLBACK_CUDA, "format": "float16", "project": "joined"},
-        ]
+        self.part("wide", 24, 0.3)
+        self.part("narrow", 24, 0.24)
+        self.part("output384", 72, 0.06)
+        self.part("output128", 72, 0.06)
+        self.part("product", 12, 0.05)
         combined = self.combined()
         end = self.began + self.args.seconds
-        full(baselines + combined[:6], end - 0.1 * self.args.seconds)
+        full(combined[:6], end - 0.1 * self.args.seconds)
+        rest = combined[6:]
         while self.left() > 15:
             best = self.ranked("full", "device")[:3]
-            if not best:
+            near = [n for t in best for n in self.near_whole(t["spec"])]
+            near, rest = [*rest[:4], *self.rng.sample(near, min(8, len(near)))], rest[4:]
+            near = [s for s in near if self.key("full", s) not in self.tried]
+            if not near:
                 break
-            near = [SPACE_CUDA.changed(t["spec"], self.rng) for t in best for _ in range(3)] + combined[6 : 6 + 4]
-            combined = combined[:6] + combined[10:]
-            tried = len(self.tried)
-            full([s for s in near if not s["compiled"] and s["format"] == "float16"], end)
-            if len(self.tried) == tried and not combined[6:]:
-                break
-        winner = (self.ranked("full", "device") or [None])[0]
-        if winner:
-            full([{**winner["spec"], "launch": "jit" if winner["spec"]["launch"] == "direct" else "direct"}], time.time() + 60)
+            full(near, end)
         self.save()
         for t in self.ranked("full", "device")[:5]:
             print(
@@ -475,9 +508,11 @@ class Search:
         }
         out.with_suffix(".part").write_text(json.dumps(record))
         out.with_suffix(".part").replace(out)
-        for clock, found in best.items():
-            if found:
-                out.with_name(f"best_{clock}.py").write_text(compile_spec(found["spec"]))
+        chosen = self.ranked("full", "device")[: self.args.programs]
+        chosen += [best["board"]] if best["board"] and best["board"] not in chosen else []
+        for rank, found in enumerate(chosen, 1):
+            out.with_name(f"trimul_{rank}.py").write_text(compile_spec(found["spec"]))
+        self.saved = time.time()
 
 
 def main():
@@ -486,6 +521,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=440)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", help="the JSON file of an earlier search on the same kind of GPU, to go on from")
+    parser.add_argument("--programs", type=int, default=2, help="how many of the best programs to write out")
     parser.add_argument(
         "--pretend", action="store_true", help="compile only, to try this script without a GPU: its times mean nothing"
     )
@@ -496,7 +533,12 @@ def main():
         if not torch.cuda.is_available():
             raise SystemExit("error: no CUDA device is usable here; this search times kernels on a GPU")
     os.environ.setdefault("TRITON_CACHE_DIR", tempfile.mkdtemp(prefix="triton_"))
-    Search(args).run()
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    search = Search(args)
+    try:
+        search.run()
+    finally:
+        search.save()
     sys.stdout.flush()
     os._exit(0)  # compile processes may still be at work
 

@@ -36,7 +36,15 @@ PAGE = 4096
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
 MOST = 1 << 20  # bytes of an answer
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
-PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH")
+PASSED_ON = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "TRITON_LIBCUDA_PATH",
+    "TRITON_PTXAS_PATH",
+    "CC",
+)
 
 
 class Shared:
