@@ -355,6 +355,7 @@ def _controls(args: argparse.Namespace, _: list[str]) -> None:
             f"({told['samples']} proposals, {told['valid']} valid)  dev {told['dev']:.4f}  sealed test {told['metric']} "
             f"{told['test'][told['metric']]:.4f}  {told['seconds']:.0f} s"
             + (f"  fails there: {told['reason']}" if "reason" in told else "")
+            + ("  (the fallback: nothing better was found)" if told["fallback"] else "")
         )
         print(f"  {publish(control) if args.publish else control.folder}")
 

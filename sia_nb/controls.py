@@ -7,7 +7,8 @@
 
 and has as many *distinct* verdicts of the same verifier on the same dev data as a run of that profile and seed may ask for;
 what is proposed again costs nothing, as in a run. Then it reports as a run does (``sealed_report``): the best by the full
-verdict on dev opens the sealed test, once. The other control, a run that trains on shuffled rewards, is a run:
+verdict on dev opens the sealed test, once. As a run's first answer does, the task's fallback stands in where nothing that was
+found holds by the full verdict, or is better. The other control, a run that trains on shuffled rewards, is a run:
 ``python -m sia_nb run --arm W --control shuffled_rewards``.
 
     results/controls/<task>/<hardware>/<arm>-s<seed>/      where calls are not the profile's: <arm>-<calls>-s<seed>
@@ -129,7 +130,7 @@ class Control:
             data = self.task.fetch(data_dir(), seed=self.config.seed)["files"]
             requests = 1 + math.ceil(PATIENCE * self.calls / 64) if self.arm == "best_of_n" else 0
             self._clock, self._told = Clock(self._tell, GUESS), 0.0
-            self._clock.plan({"draw": requests, "verdict": self.calls, "full verdict": PROMOTED + 1})
+            self._clock.plan({"draw": requests, "verdict": self.calls, "full verdict": PROMOTED + 2})
             with _Log(self.folder / "calls.jsonl") as self._log, verifier_for(self.config, self.task) as verifier:
                 proposed = self._search(verifier)
                 return self._report(verifier, proposed, data)
@@ -220,7 +221,8 @@ class Control:
             if done and self._clock.left("full verdict") > 1:
                 self._clock.done("full verdict", f"{self._name}: full verdict {done} of {min(PROMOTED, len(ranked))}")
 
-        best, full = promoted(verifier, [self.task.parse(c["solution"]) for c in ranked], tell=tell)
+        found = [self.task.parse(c["solution"]) for c in ranked]
+        best, full = promoted(verifier, found, self.task.fallback(), tell)
         log_opening(self.folder, {self.arm: best})
         sealed = open_seal(self.task, verifier, best, full)
         seconds = proposed["seconds"] + sum(c["seconds"] for c in calls) + time.monotonic() - began
@@ -232,6 +234,7 @@ class Control:
             **{k: proposed[k] for k in ("samples", "tokens", "dtype") if k in proposed},
             "metric": self.task.report_metric,
             "loop_best": calls[-1]["best"] if calls else 0.0,
+            "fallback": best not in found,
             **sealed,
             "seconds": round(seconds, 1),
             "data": data,
