@@ -1,4 +1,4 @@
-"""The command line: ``python -m sia_nb run | resume | show | verify | replay | figures | report | data | model | doctor``."""
+"""The command line: ``python -m sia_nb run | resume | show | verify | replay | controls | figures | report | data | model | doctor``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ examples
   python -m sia_nb verify RUN                    is the folder what it says? hashes, provenance, arithmetic
   python -m sia_nb replay RUN                    repeat a finished run without its language models
   python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
+  python -m sia_nb controls --task denoising     what the same verifier calls come to without the loop
   python -m sia_nb figures                       redraw every figure and table of the tasks that have runs
   python -m sia_nb report RUN                    one HTML file of a run: its steps, trajectories and numbers, to look through
 """
@@ -145,6 +146,21 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--publish", action="store_true", help="also write results/reference/transfer/<name>.json")
     p.add_argument("--redraw", action="store_true", help="only draw the finished or committed study of that name")
     p.add_argument("--out", default="", metavar="DIR", help="where the figure goes (default: results/figures)")
+    p = command(
+        "controls",
+        _controls,
+        "Spend a run's verifier calls by random search, local search and the untrained policy's answers, and report as a run does.",
+    )
+    p.add_argument("--task", default="lawbench")
+    p.add_argument("--instance", default="", help="of the task (default: the paper's)")
+    p.add_argument("--profile", default="cpu", help="whose number of calls and policy are taken (default cpu)")
+    p.add_argument("--arms", default="all", help="some of random,local,best_of_n (default: all)")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="the seed, or the first of several (default 0)")
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="how many, with seeds S … S+N-1 (default 1)")
+    p.add_argument("--calls", type=int, default=0, metavar="N", help="distinct verifier calls (default: all that a run has)")
+    p.add_argument("--dtype", default="auto", help="number format of the policy: auto (default), float32, bfloat16")
+    p.add_argument("--threads", type=int, default=1, help="of the policy (default 1)")
+    p.add_argument("--publish", action="store_true", help="also copy them to results/reference/controls")
     p = command("publish", _publish, "Copy a finished run, trimmed, to results/reference, to be committed.")
     p.add_argument("run", help="a run folder or its name")
     p = command("data", _data, "Fetch, check and prepare a task's data.")
@@ -319,6 +335,29 @@ def _transfer(args: argparse.Namespace, _: list[str]) -> None:
         return
     files, said = transfer_figure(path, out=Path(args.out) if args.out else None)
     print("\n" + "\n".join(said) + f"\n\ndata {path}\nfigure {files['svg']} (and pdf, png, csv)")
+
+
+def _controls(args: argparse.Namespace, _: list[str]) -> None:
+    from .config import make_config
+    from .controls import Control, parse_arms, publish
+    from .study import progress_line
+
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds: {args.seeds}; expected at least 1")
+    how = {"task": args.task, "instance": args.instance, "dtype": args.dtype, "threads": args.threads}
+    configs = [make_config(args.profile, seed=args.seed + n, **how) for n in range(args.seeds)]
+    wanted = [Control(arm, config, args.calls, progress_line) for config in configs for arm in parse_arms(args.arms)]
+    for control in wanted:
+        told = control.run()
+        progress_line("")
+        print(
+            f"{told['task']}  {told['arm']:9} seed {told['seed']}: {told['used']} distinct calls of {told['calls']} "
+            f"({told['samples']} proposals, {told['valid']} valid)  dev {told['dev']:.4f}  sealed test {told['metric']} "
+            f"{told['test'][told['metric']]:.4f}  {told['seconds']:.0f} s"
+            + (f"  fails there: {told['reason']}" if "reason" in told else "")
+            + ("  (the fallback: nothing better was found)" if told["fallback"] else "")
+        )
+        print(f"  {publish(control) if args.publish else control.folder}")
 
 
 def _publish(args: argparse.Namespace, _: list[str]) -> None:

@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .agents import rewards
 from .agents.base import Decision, View
 from .config import make_config
-from .errors import BudgetExceeded, InvalidSolution, StoreError
+from .errors import BudgetExceeded, StoreError
 from .scaffold.contract import Budget
 from .scaffold.folders import remove_tree
+from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, promoted
 from .steps import (
     archive,
     budget_left,
@@ -47,7 +46,7 @@ from .steps import (
 )
 from .store import Run, keeps, read_json, results_dir, write_atomic, write_json
 from .tasks import get_task
-from .tasks.base import Solution, Task, Verifier
+from .tasks.base import Verifier
 from .training.hyper import ALGORITHMS, MENU
 from .trajectory import Event
 from .weights import weight_update
@@ -69,8 +68,6 @@ __all__ = [
 ]
 
 ALLOWED = {"H": ("harness", "stop"), "W": ("weights", "stop"), "W+H": ("harness", "weights", "stop")}
-PROMOTED = 5  # how many of the best by the loop's verdict that the full verdict holds valid are compared before the report
-EXAMINED = 256  # how many are looked at to find them
 
 
 def open_run(run_dir: str = "", *, task: str = "lawbench", profile: str = "smoke", seed: int = 0, **overrides: Any) -> Run:
@@ -337,12 +334,13 @@ def report(run: Run) -> dict[str, Any]:
     baseline = task.parse(first["solution"]) if first["valid"] else None
     found = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=EXAMINED)]
     with open_verifier(run, task) as verifier:
-        best, full = _promoted(run, verifier, found, baseline)
-        _log_opening(run, {"baseline": baseline, run.config.arm: best})
+        tell = lambda done: run.progress("report: full verdicts on dev", done, PROMOTED + 2)
+        best, full = promoted(verifier, found, baseline, tell)
+        log_opening(run.path, {"baseline": baseline, run.config.arm: best})
         sealed = {}
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):
             run.progress("report: the sealed test", PROMOTED + n, PROMOTED + 2)
-            sealed[arm] = _open_seal(task, verifier, solution, full)
+            sealed[arm] = open_seal(task, verifier, solution, full)
         if hasattr(verifier, "peers"):
             run.progress("report: known methods on the same data", PROMOTED + 2, PROMOTED + 2)
             write_json(run.path / "peers.json", verifier.peers())
@@ -363,55 +361,8 @@ def report(run: Run) -> dict[str, Any]:
     return result
 
 
-def _promoted(
-    run: Run, verifier: Verifier, found: list[Solution], baseline: Solution | None
-) -> tuple[Solution | None, dict[str, Any]]:
-    """The best of the PROMOTED first of ``found`` that the full verdict holds valid, and of the baseline; the verdicts by id.
-
-    A full verdict may be stricter than the loop's (a gate that is soft there), so more are examined where some fail it.
-    """
-    full: dict[str, Any] = {}
-
-    def sound(solution: Solution) -> bool:
-        run.progress("report: full verdicts on dev", min(len(full), PROMOTED), PROMOTED + 2)
-        full[solution.id] = full.get(solution.id) or verifier.full(solution)
-        return full[solution.id].valid
-
-    compared = list(islice(filter(sound, found), PROMOTED)) + [b for b in (baseline,) if b and sound(b)]
-    return max(compared or found[:1], key=lambda s: full[s.id].value, default=None), full
-
-
-def _log_opening(run: Run, chosen: dict[str, Solution | None]) -> None:
-    """Write down in seal.json that the sealed test is opened, when, and for which solutions, before it is.
-
-    A report that was killed is done again; it may open the test for the same solutions only.
-
-    Raises:
-        StoreError: the test has been opened for others.
-    """
-    path = run.path / "seal.json"
-    ids = {arm: solution.id if solution else None for arm, solution in chosen.items()}
-    if not path.exists():
-        write_json(path, {"created": datetime.now(UTC).isoformat(timespec="seconds"), "solutions": ids})
-    elif (before := read_json(path)["solutions"]) != ids:
-        raise StoreError(
-            f"{path}: the sealed test has been opened for the solutions {before}, now asked for {ids}. It is opened once a run: "
-            "what the run's steps hold was changed since; start a new run."
-        )
-
-
 def _stopped(run: Run, step: int) -> bool:
     return run.done(step, "decision") and read_json(run.step(step) / "decision.json")["action"] == "stop"
-
-
-def _open_seal(task: Task, verifier: Verifier, solution: Solution | None, full: dict[str, Any]) -> dict[str, Any]:
-    if solution is None:
-        return {"solution": None, "dev": 0.0, "test": {task.report_metric: 0.0}}
-    told = {"solution": solution.text, "solution_id": solution.id, "dev": full[solution.id].value}
-    try:
-        return told | {"test": verifier.seal(solution)}
-    except InvalidSolution as error:  # it may fail on the sealed data alone; the seal is broken all the same
-        return told | {"test": {task.report_metric: 0.0}, "reason": f"{error.kind}: {error}"}
 
 
 def runs_dir() -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .agents.base import StepSummary
 from .budget import Ledger
+from .config import RunConfig
 from .errors import ConfigError, ModelError, StoreError
 from .store import Run, data_dir, read_json, read_lines, write_atomic, write_json
 from .tasks import get_task
@@ -125,10 +126,15 @@ def prepare_data(run: Run) -> dict[str, Any]:
     return info
 
 
-@contextlib.contextmanager
-def open_verifier(run: Run, task: Task) -> Iterator[Verifier]:
+def open_verifier(run: Run, task: Task) -> contextlib.AbstractContextManager[Verifier]:
     """V on the run's instance."""
-    cache, config = data_dir() / "cache" / task.name, run.config
+    return verifier_for(run.config, task)
+
+
+@contextlib.contextmanager
+def verifier_for(config: RunConfig, task: Task) -> Iterator[Verifier]:
+    """V as a run of this config has it; its worker processes end with the context."""
+    cache = data_dir() / "cache" / task.name
     verifier = task.verifier(
         data_dir(), cache, seed=config.seed, unsafe_no_sandbox=config.unsafe_no_sandbox, instance=config.instance
     )

@@ -382,6 +382,12 @@ def keeps(phase: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
+def machine_name(hardware: str) -> str:
+    """A machine's line (``hardware``) as the name of a folder."""
+    words = re.sub(r"\((R|TM|r|tm)\)|@.*?(?=,)", "", hardware)
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
 def publish(run: Run) -> Path:
     """Copy a finished run, trimmed (no notebooks, working folders or adapters), to results/reference/<task>/<hardware>/.
 
@@ -390,9 +396,7 @@ def publish(run: Run) -> Path:
     """
     if not (run.path / "report.json").exists():
         raise StoreError(f"{run.path.name} is not finished: `python -m sia_nb resume {run.path.name}` first")
-    words = re.sub(r"\((R|TM|r|tm)\)|@.*?(?=,)", "", run.info["hardware"])
-    machine = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-    target = results_dir() / "reference" / run.config.task / machine / run.path.name
+    target = results_dir() / "reference" / run.config.task / machine_name(run.info["hardware"]) / run.path.name
     shutil.rmtree(target, ignore_errors=True)
     left_out = (*LEFT_OUT, *TRIMMED, ".*")
     shutil.copytree(run.path, target, ignore=shutil.ignore_patterns(*left_out))

@@ -166,12 +166,9 @@ def transfer_study(
     def verifier(name: str) -> Any:
         return task.verifier(data_dir(), data_dir() / "cache" / task.name, workers=workers, instance=name)
 
-    def tell(what: str, share: float, left: float) -> None:
-        echo(f"{100 * share:3.0f} %  about {_span(left)} left  {what}")
-
     study = Transfer(
         plan, task=task, policy=policy, source=scaffold(task), verifier=verifier, folder=folder, workers=workers,
-        clock=Clock(tell, pace(plan)),
+        clock=Clock(teller(echo), pace(plan)),
     )  # fmt: skip
     echo(announcement(plan, len(only or plan.seeds)) + "\n")
     if study.run(only) is None:
@@ -183,6 +180,11 @@ def transfer_study(
         target.parent.mkdir(parents=True, exist_ok=True)
         path = Path(shutil.copy(path, target))
     return path
+
+
+def teller(echo: Callable[[str], None]) -> Callable[[str, float, float], None]:
+    """What a ``Clock`` tells, as a line: how much is done, how long the rest may take, what was done last."""
+    return lambda what, share, left: echo(f"{100 * share:3.0f} %  about {_span(left)} left  {what}")
 
 
 def progress_line(line: str) -> None:

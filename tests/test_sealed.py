@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from sealed_loop import INSTANCES
 
-from sia_nb import phases
+from sia_nb import sealed_report
 from sia_nb.errors import StoreError
 from sia_nb.store import ROOT, read_json
 from sia_nb.tasks.base import Solution
@@ -162,16 +162,13 @@ def test_no_code_of_a_run_opens_a_connection(pair):
 
 @sealed
 def test_a_second_report_may_not_choose_again(tmp_path):
-    class Run:
-        path = tmp_path
-
     a, b = Solution("spec", "{}"), Solution("spec", '{"x":1}')
-    phases._log_opening(Run, {"baseline": None, "H": a})
+    sealed_report.log_opening(tmp_path, {"baseline": None, "H": a})
     before = (tmp_path / "seal.json").read_text()
-    phases._log_opening(Run, {"baseline": None, "H": a})
+    sealed_report.log_opening(tmp_path, {"baseline": None, "H": a})
     assert (tmp_path / "seal.json").read_text() == before
     with pytest.raises(StoreError, match="opened once a run"):
-        phases._log_opening(Run, {"baseline": None, "H": b})
+        sealed_report.log_opening(tmp_path, {"baseline": None, "H": b})
 
 
 @sealed
@@ -185,7 +182,7 @@ def test_only_the_report_breaks_the_seal(trust):
                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                         callers.setdefault(node.func.attr, set()).add(f"{path.relative_to(ROOT)}:{function.name}")
     assert trust.case("seal", callers["seal"] <= {
-        "sia_nb/phases.py:_open_seal", "sia_nb/tasks/lawbench/subset.py:seal",
+        "sia_nb/sealed_report.py:open_seal", "sia_nb/tasks/lawbench/subset.py:seal",
     })  # fmt: skip
     assert trust.case("peers", callers["peers"] <= {"sia_nb/phases.py:report"})
     assert trust.case("sealed", {c for c in callers["sealed"] if "verifier" in c} <= {

@@ -34,6 +34,10 @@ class Clock:
         """These are done already, or not needed."""
         self._left[kind] -= parts
 
+    def left(self, kind: str) -> int:
+        """How many parts of a kind are not done yet."""
+        return self._left[kind]
+
     def done(self, kind: str, what: str) -> None:
         """The part in hand is done; the next begins."""
         self._left[kind] -= 1

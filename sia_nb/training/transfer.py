@@ -31,6 +31,7 @@ from ..policy import adapter
 from ..store import provenance, read_json, read_lines, write_json
 from ..tasks.base import Task, Verifier, find_instance
 from .clock import Clock
+from .proposals import proposals
 from .rollouts import ScaffoldProblem, derived
 from .searchers import Curve, Searcher, climb, distance, follow, listed, uniform
 from .trainer import train
@@ -196,19 +197,14 @@ class Transfer:
         write_json(path, out)
 
     def _propose(self, policy: Policy, problem: ScaffoldProblem, start: Any, seed: int) -> dict[str, Any]:
-        wanted, most = self.plan.calls, PATIENCE * self.plan.calls
-        texts: list[str] = []
-        samples = tokens = batch = 0
-        while len(texts) < wanted and samples < most:
-            greedy = samples == 0
-            drawn = policy.sample(
-                start.messages, 1 if greedy else min(wanted, most - samples), segments=problem.segments, seed=derived(seed, batch),
-                temperature=0.0 if greedy else self.plan.hyper.temperature, max_tokens=problem.max_tokens,
-            )  # fmt: skip
-            batch, samples, tokens = batch + 1, samples + len(drawn), tokens + sum(s.tokens for s in drawn)
-            found = [s for s in problem.read([d.text for d in drawn]) if s is not None]
-            texts = list(dict.fromkeys([*texts, *found]))[:wanted]
-        return {"solutions": texts, "samples": samples, "tokens": tokens}
+        batches = list(
+            proposals(
+                policy, problem, start, wanted=self.plan.calls, most=PATIENCE * self.plan.calls,
+                temperature=self.plan.hyper.temperature, seed=seed,
+            )
+        )  # fmt: skip
+        texts = [s for batch in batches for s in batch.solutions]
+        return {"solutions": texts, "samples": sum(b.samples for b in batches), "tokens": sum(b.tokens for b in batches)}
 
     # -- the comparison ------------------------------------------------------------------------------
     def _compare(self, seed: int) -> None:

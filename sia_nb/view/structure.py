@@ -76,7 +76,7 @@ def phases_of(runs: Iterable[Run]) -> list[Phase]:
     runs = list(runs)
     if not runs:
         raise StoreError("the loop's structure is read from the completion marks of finished runs, and there is none")
-    own = _functions(PACKAGE / "phases.py") | _functions(PACKAGE / "weights.py")
+    own = {k: f for name in ("phases", "weights", "sealed_report") for k, f in _functions(PACKAGE / f"{name}.py").items()}
     notebooks, out = loop_notebooks(), []
     mains = {notebook: _main(mark, notebook_calls(notebook), own) for notebook, mark in notebooks.items()}
     for notebook, mark in notebooks.items():
