@@ -291,6 +291,10 @@ def _clean_env(home: str, extra: Mapping[str, str]) -> dict[str, str]:
     return env | dict(extra)
 
 
+# by which root's sandbox could set the machine's kernel
+KERNEL = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi")
+
+
 def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
     out = [_bwrap() or "bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
     out += ["--new-session", "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv", "--chdir", job["cwd"]]
@@ -301,7 +305,11 @@ def _bwrap_command(job: dict[str, Any], size: int) -> list[str]:
     out += ["--proc", "/proc", "--dev", "/dev", "--size", str(size), "--tmpfs", "/dev/shm"]
     for path in job["devices"]:
         out += ["--dev-bind", path, path]
-    out += ["--remount-ro", "/dev", "--remount-ro", "/proc"]  # root's sandbox could set the machine's kernel by /proc/sys
+    out += ["--remount-ro", "/dev"]
+    if job["devices"]:  # a GPU's driver names its threads in /proc
+        out += [word for path in _both(KERNEL) for word in ("--ro-bind", path, path)]
+    else:
+        out += ["--remount-ro", "/proc"]
     for path in job["read"]:
         out += ["--ro-bind", path, path]
     for path in job["hidden"]:
@@ -355,6 +363,7 @@ def _launch(
         "backend": backend, "argv": argv, "command": argv, "read": readable, "write": writable, "cwd": cwd, "env": env,
         "limits": asdict(limits), "fds": list(pass_fds), "own_fds": [], "devices": _both(devices), "overhead": 0, "hidden": list(_hidden()), "watch": [os.path.realpath(p) for p in write],
     }  # fmt: skip
+    denied = [name for name in seccomp.DENIED if not (devices and name in seccomp.FOR_A_GPU)]
     with contextlib.ExitStack() as stack:
         if backend == "sandlock":
             import importlib.util
@@ -364,14 +373,15 @@ def _launch(
             job["read"] += _both(["/sys/devices/system/cpu"])
             job["read"] += ["/proc/self/maps"]  # its own, where threadpoolctl, and so scikit-learn, finds its libraries
             job["write"] += ["/dev/null", *job["devices"]]
-            if job["devices"]:  # what a GPU's driver looks up; other backends have a /proc of their own
+            if job["devices"]:  # what a GPU's driver looks up, and where it names its threads; bubblewrap has a /proc of its own
                 job["read"] += _both(["/proc/driver", "/proc/devices", "/proc/modules"])
+                job["write"] += ["/proc/self/task"]
             # sandlock denies by name but cannot look at arguments; its supervisor needs some of what the program must not do
-            job["deny"], job["filter"] = list(seccomp.DENIED), seccomp.program(denied=seccomp.METADATA).hex()
+            job["deny"], job["filter"] = denied, seccomp.program(denied=seccomp.METADATA).hex()
         elif backend == "bubblewrap":
             rules = stack.enter_context(tempfile.TemporaryFile())
-            if seccomp.program():
-                rules.write(seccomp.program())
+            if rule := seccomp.program(denied=denied):
+                rules.write(rule)
                 rules.seek(0)
                 job["own_fds"] = [rules.fileno()]
             job["command"] = _bwrap_command(job, min(limits.file_mb, 64) * warden.MIB)

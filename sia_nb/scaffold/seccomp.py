@@ -26,6 +26,7 @@ DENIED = {
     "kcmp": (312, 272), "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "process_mrelease": (448, 448),
     "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "syslog": (103, 116), "fanotify_init": (300, 262),
 }  # fmt: skip
+FOR_A_GPU = {"memfd_create"}  # of them: CUDA's driver does not start without
 # what changes a file's rights, owner, times or attributes: Landlock lets a program do that to every file it can name
 METADATA = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
