@@ -1,6 +1,7 @@
 """TriMul's verifier: honest programs pass, each cheat and each broken program is rejected for what it does."""
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -275,9 +276,28 @@ class Claims:
 
     def __init__(self, **clocks):
         self.said = {"board": 100.0, "device": 90.0, "late": False, **clocks}
+        self.took = itertools.count(130e-6, -1e-6)
 
     def ask(self, op, seconds, **fields):
         return self.said
+
+    def call(self, seconds, seed):
+        return next(self.took)
+
+
+class Agrees:
+    """The reference's process, to which every output is right."""
+
+    device = "cuda"
+
+    def ask(self, op, seconds, **fields):
+        return {"finite": True, "worst": 0.0}
+
+    def call(self, seconds, seed):
+        return 1.0
+
+    def moved(self):
+        return False
 
 
 @pytest.mark.parametrize(
@@ -285,14 +305,14 @@ class Claims:
     [({}, ""), ({"board": 10.0}, "timer"), ({"device": 8.0}, "timer"), ({"late": True}, "other_stream"), ({"board": 60.0}, "")],
 )
 def test_a_process_s_own_clock_is_believed_only_where_the_host_s_agrees(claims, kind):
-    judge = Judge(None, Claims(**claims), first_seconds=1, seconds=9)
-    timing = Timing(SMALL.timed[0], [1.0], [130e-6, 120e-6], 20e-6)
+    judge = Judge(Agrees(), Claims(**claims), first_seconds=1, seconds=9)
+    timing = Timing(SMALL.timed[0], [1.0], [1.0], 20e-6)  # in turns with the reference a call may take much longer
     if kind:
         with pytest.raises(Failed) as error:
             judge.clocks(timing, 1)
         assert error.value.kind == kind
     else:
-        assert judge.clocks(timing, 1)["outside"] == pytest.approx(100)
+        assert 100 < judge.clocks(timing, 1)["outside"] <= 108  # the last of at least two calls, three times
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -14,6 +14,7 @@ from . import cuda_parts as parts
 
 KERNELS = Path(__file__).parent / "kernels"
 MAX_CHUNK = 128  # channels of x that one product takes at a time; a power of two, as Triton's tiles are
+MOST_FUSED = 512  # channels of x whose rows fit on the chip beside the weights; beyond, the norm is a launch of its own
 RIGHT = {"left": "False", "right": "True", "wide": "c > 128"}
 
 
@@ -88,7 +89,7 @@ def _kernels(spec: dict[str, Any], own: set[str]) -> list[str]:
         name = f"sigmoid_{spec['sigmoid']}"
         gates = kernel_source("gates").split("\n\n\n")
         out += ["\n" + next(g for g in gates if name in g).strip().replace(name, "sigmoid") + "\n", kernel_source("finish")]
-        out += [kernel_source("normalise"), kernel_source("project_normed")] if spec["norm"] != "fused" else []
+        out += [kernel_source("normalise"), kernel_source("project_normed")]
         out += [kernel_source("project")] if spec["norm"] != "separate" else []
     return out + [kernel_source(part) for part in ("product", "output") if part in own]
 
@@ -98,9 +99,8 @@ def _project(spec: dict[str, Any], fields: dict[str, Any], layout: str) -> str:
     if spec["project"] != "triton":
         return parts.EAGER_PROJECT[spec["project"]].format(**fields)
     fused, normed = parts.FUSED.format(**fields), parts.NORMED.format(**fields)
-    body = {"fused": fused, "separate": normed}.get(spec["norm"])
-    if body is None:
-        body = f"    if c > 128:\n{_indented(normed)}    else:\n{_indented(fused)}"
+    apart = {"fused": MOST_FUSED, "wide": 128, "separate": 0}[spec["norm"]]  # the channels beyond which the norm is
+    body = f"    if c > {apart}:\n{_indented(normed)}    else:\n{_indented(fused)}" if apart else normed
     tiles = spec["layout"] == "tiles"
     shapes = {kind: tuple(spec[f"{kind}_{name}"] for name in ("rows", "pairs", "warps", "stages")) for kind in ("narrow", "wide")}
     head = parts.SIDES[layout] + parts.USED_ROWS + (parts.TILE_STORES if tiles else "")
