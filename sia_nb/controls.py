@@ -234,7 +234,7 @@ class Control:
             **{k: proposed[k] for k in ("samples", "tokens", "dtype") if k in proposed},
             "metric": self.task.report_metric,
             "loop_best": calls[-1]["best"] if calls else 0.0,
-            "fallback": best not in found,
+            "fallback": best is not None and best not in found,
             **sealed,
             "seconds": round(seconds, 1),
             "data": data,
