@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import ConfigError, nearest
 
 ARMS = ("H", "W", "W+H")
+CONTROLS = {"random": "uniform draws", "local": "(1+1) local search", "best_of_n": "best of N, untrained policy"}
 AGENTS = ("playbook", "claude", "openai_compatible", "replay")
 
 
