@@ -55,6 +55,11 @@ def tasks_with_controls() -> set[str]:
     return {folder.parent.parent.name for _, folder in _folders()}
 
 
+def trouble() -> list[str]:
+    """A sentence for each control that cannot be read."""
+    return load_controls()[1] if tasks_with_controls() else []
+
+
 def _folders() -> Iterator[tuple[str, Path]]:
     found: dict[Path, tuple[str, Path]] = {}
     for source, root in (("reference", results_dir() / "reference" / "controls"), ("ours", results_dir() / "controls")):

@@ -89,7 +89,7 @@ def draw(
                 clock(job.name, seconds)
     lost += [gap.why for task in tasks or PAPER for gap in health.gaps(task)]
     lost += [] if tasks else [words for path in transfer.studies() if (words := transfer.trouble(path))]
-    lost += controls.load_controls()[1] if controls.tasks_with_controls() else []
+    lost += controls.trouble()
     if lost:
         told = "\n".join(f"  {words}" for words in lost)
         raise StoreError(f"the figures are drawn without what cannot be read, and say so:\n{told}")
