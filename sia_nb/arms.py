@@ -103,7 +103,7 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
     finally:
         signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
-    done = [run for run in runs if (run.path / "report.json").exists()]
+    done = [run for run in runs if (run.path / "report.json").exists() and not run.config.control]
     if figures and done:
         draw(done[-1])
     if failures:

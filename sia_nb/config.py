@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .errors import ConfigError, nearest
 
 ARMS = ("H", "W", "W+H")
+CONTROLS = {"random": "uniform draws", "local": "(1+1) local search", "best_of_n": "best of N, untrained policy"}
 AGENTS = ("playbook", "claude", "openai_compatible", "replay")
 
 
@@ -59,6 +60,10 @@ class RunConfig(BaseModel):
         ge=1,
         le=64,
         description="GPUs that a weight update is spread over; where there is no GPU, processes of so many threads",
+    )
+    control: Literal["", "shuffled_rewards"] = Field(
+        "",
+        description="a control of the weights lever: shuffled_rewards permutes the rewards that are learned from within each group",
     )
     unsafe_no_sandbox: bool = Field(False, description="run model-written code without a sandbox; do not")
 
@@ -137,6 +142,10 @@ def validate(values: dict[str, Any]) -> RunConfig:
         raise ConfigError(
             f"arm: '{config.arm}' trains the policy's weights, but policy_url names a server ({config.policy_url}), whose weights "
             "cannot be changed from here; use arm H, or a local policy"
+        )
+    if config.control and "W" not in config.arm:
+        raise ConfigError(
+            f"control: '{config.control}' changes what is trained on, but arm '{config.arm}' trains nothing; use W or W+H"
         )
     if config.algorithm or "W" in config.arm:
         from .training.hyper import ALGORITHMS, make_hyper

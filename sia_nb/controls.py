@@ -36,6 +36,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from .config import CONTROLS as ARMS
 from .config import RunConfig
 from .errors import ConfigError, InvalidSolution, StoreError, nearest
 from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, promoted
@@ -50,7 +51,6 @@ from .training.searchers import Searcher, climb, follow, listed, uniform
 from .training.transfer_plan import PATIENCE
 
 FORMAT = 1
-ARMS = {"random": "uniform draws", "local": "(1+1) local search", "best_of_n": "best of N, untrained policy"}
 PUBLISHED = ("plan.json", "calls.jsonl", "seal.json", "control.json")
 GUESS = {"draw": 40.0, "verdict": 1.0, "full verdict": 5.0}  # seconds of a part, for the first estimate
 TELL_EVERY = 2.0  # seconds between two lines of progress
@@ -234,7 +234,7 @@ class Control:
             **{k: proposed[k] for k in ("samples", "tokens", "dtype") if k in proposed},
             "metric": self.task.report_metric,
             "loop_best": calls[-1]["best"] if calls else 0.0,
-            "fallback": best not in found,
+            "fallback": best is not None and best not in found,
             **sealed,
             "seconds": round(seconds, 1),
             "data": data,

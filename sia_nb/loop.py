@@ -143,14 +143,15 @@ class Bar:
 def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = True, report_only: bool = False) -> Run:
     """Run, or go on with, everything that ``run``'s config asks for. Safe to call again.
 
-    After the last step the sealed test is opened and the figures are drawn; with ``report_only`` nothing is drawn, without
-    ``figures`` the test stays closed as well.
+    After the last step the sealed test is opened and the figures are drawn; with ``report_only``, and of a control, which is in
+    none of the arms' figures, nothing is drawn; without ``figures`` the test stays closed as well.
 
     Raises:
         StoreError: another process holds the folder, the disk is full, a finished file was altered.
         ConfigError: fewer devices than asked for.
         Interrupted: SIGINT or SIGTERM. NotebookError, AgentError, …: what a phase raised.
     """
+    report_only = report_only or bool(figures and run.config.control)
     config, clock, plan = run.config, Clock.load(), Clock.load()  # the bar's shares stay as planned while clock learns
     if config.devices > 1:
         from .training.devices import check

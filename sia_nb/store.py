@@ -411,10 +411,12 @@ def run_name(config: RunConfig) -> str:
     values = config.model_dump()
     if values["devices"] == 1:
         del values["devices"]  # the names of runs made before it could be chosen stay
-    if not values["prices"]:
-        del values["prices"]
+    for name in ("prices", "control"):
+        if not values[name]:
+            del values[name]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{config.task}-{config.arm}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
+    control = f"-{config.control}" if config.control else ""
+    return f"{config.task}-{config.arm}{control}-{config.profile}-{config.agent}-s{config.seed}-{digest}"
 
 
 def find_run(name: str, *, committed: bool = False) -> Run:

@@ -194,6 +194,7 @@ def _train_in(run: Run, parent: int, step: int, chosen: Hyper, folder: Path, on_
         result = train(
             policy, problem, chosen, folder=folder, seed=config.seed * 1000 + step, on_step=tell, tokens=tokens,
             seconds=config.seconds * config.weight_share, team=team,
+            shuffled=config.control == "shuffled_rewards",
         )  # fmt: skip
     if result.stopped == "out_of_time":
         run.notice(f"the weight update after step {step} was cut short, so it depends on this machine's speed: {result.note}")

@@ -23,7 +23,7 @@ from .problem import OutOfCalls, Problem, Reward, Start
 from .scaffolded import ScaffoldProblem
 
 __all__ = [
-    "Rolled", "Rollout", "ScaffoldProblem", "derived", "figures", "lines", "most_tokens", "mutations", "sample", "score"
+    "Rolled", "Rollout", "ScaffoldProblem", "derived", "figures", "lines", "most_tokens", "mutations", "sample", "score", "shuffle"
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -143,6 +143,18 @@ def score(groups: list[Rolled], problem: Problem, hyper: Hyper) -> bool:
         if ended:
             return False
     return True
+
+
+def shuffle(groups: list[Rolled], step: int, seed: int) -> None:
+    """Permute the rewards that are learned from among the valid rollouts of each group: the control in which a reward says
+    nothing of its rollout. What the verifier said of a rollout (score, validity) stays with it.
+    """
+    for g, group in enumerate(groups):
+        valid = [r for r in group.scored if r.reward.valid]
+        values = [r.reward.value for r in valid]
+        Random(derived(seed, step, g, "shuffle")).shuffle(values)
+        for rollout, value in zip(valid, values, strict=True):
+            rollout.reward = replace(rollout.reward, value=value)
 
 
 def figures(groups: list[Rolled]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def train(
     tokens: int | None = None,
     seconds: float | None = None,
     team: devices.Alone = devices.ALONE,
+    shuffled: bool = False,
 ) -> Result:
     """Train the adapter that ``policy`` wears (a fresh one where it wears none); it wears the result afterwards.
 
@@ -106,13 +107,14 @@ def train(
         tokens: cap on the sampled tokens, never exceeded.
         seconds: cap on the time: no step begins once it is reached. An update that never reaches it does not depend on it.
         team: the devices that share the work (``devices.open_team``).
+        shuffled: a control: what is learned from are the rewards permuted within each group (``rollouts.shuffle``).
 
     Raises:
         TrainingError: a reward is not a finite number, the scaffold builds no prompt, or ``folder`` holds another update.
         ModelError: a prompt and its answer are longer than the context.
         StoreError: the disk is full or not writable.
     """
-    return _Training(policy, problem, hyper, Path(folder), seed, on_step, tokens, seconds, team).run()
+    return _Training(policy, problem, hyper, Path(folder), seed, on_step, tokens, seconds, team, shuffled).run()
 
 
 class _Training:
@@ -129,9 +131,11 @@ class _Training:
         tokens: int | None,
         seconds: float | None,
         team: devices.Alone,
+        shuffled: bool,
     ):
         self.policy, self.problem, self.hyper, self.folder, self.seed = policy, problem, hyper, folder, seed
         self.on_step, self.cap, self.time_cap, self.team = on_step, tokens, seconds, team
+        self.shuffled = shuffled
         self.arguments = {"hyper": hyper.model_dump(), "seed": seed, "tokens": tokens}
         self.state = _State()
 
@@ -189,6 +193,8 @@ class _Training:
                 raise
             return self._stop("out_of_memory", f"in sampling: {error}")
         enough = rollouts.score(groups, self.problem, hyper)
+        if self.shuffled:
+            rollouts.shuffle(groups, step, self.seed)
         state.step = step
         line = self._measure(groups)
         usable = [g for g in map(rollouts.Rolled.scored_part, groups) if teaches(hyper, g)]

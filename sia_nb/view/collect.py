@@ -76,14 +76,18 @@ class Finished:
         return tuple(config.get(name) for name in TRAINING) if "W" in self.arm else ()
 
 
-def finished(task: str, *, profile: str = "", source: str = "ours", also: Path | None = None) -> list[Finished]:
+def finished(
+    task: str, *, profile: str = "", source: str = "ours", also: Path | None = None, control: str = ""
+) -> list[Finished]:
     """The finished runs of a task and profile, one an arm and seed (the newest), by arm, then seed.
 
     Runs of different profiles, agents, policies or budgets are never pooled, nor times of different machines: those that
     agree with one run are taken, the finished run of this task and profile at ``also``, wherever it is kept, else the
-    newest. ``profile`` empty: any. A run that is not whole is left out: ``health.gaps`` tells of it.
+    newest. ``profile`` empty: any. A run that is a control (``RunConfig.control``) is none of its arm's: those are had by the
+    control's name alone. A run that is not whole is left out: ``health.gaps`` tells of it.
     """
     whole, _ = health.examine(task, source, also)
+    whole = [(run, report) for run, report in whole if run.config.control == control]
     found = [Finished(run, report, source) for run, report in whole if profile in ("", run.config.profile)]
     found.sort(key=lambda f: (also is not None and f.run.path == also.resolve(), f.run.info["created"]))
     found = [f for f in found if f.settings == found[-1].settings]

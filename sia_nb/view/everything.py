@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError, StoreError, nearest
 from ..store import results_dir
-from . import changes, collect, diagrams, figures, front, health, levers, peers, setup_tables, tables, transfer
+from . import changes, collect, controls, diagrams, figures, front, health, levers, peers, setup_tables, tables, transfer
 from .paper import FIGURES, GATED, PAPER
 
 
@@ -55,6 +55,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "figure_task": lambda **a: _figure(figures.figure_task(**a)),
     "levers": _levers,
     "extras": _extras,
+    "controls": lambda **a: "\n" + controls_words(**a),
     "transfer": lambda **a: _figure(transfer.transfer_figure(**a)[0]),
     "table_1": lambda **a: "\n" + setup_tables.table_1(**a)[0],
     "table_2": lambda **a: "\n" + setup_tables.table_2(**a)[0],
@@ -88,6 +89,7 @@ def draw(
                 clock(job.name, seconds)
     lost += [gap.why for task in tasks or PAPER for gap in health.gaps(task)]
     lost += [] if tasks else [words for path in transfer.studies() if (words := transfer.trouble(path))]
+    lost += controls.trouble()
     if lost:
         told = "\n".join(f"  {words}" for words in lost)
         raise StoreError(f"the figures are drawn without what cannot be read, and say so:\n{told}")
@@ -109,7 +111,7 @@ def plan(tasks: list[str] | None = None, *, profile: str = "", out: Path | None 
         StoreError: no finished run and no reference run of any task.
     """
     drawable = tasks or collect.tasks_with_runs(profile=profile)
-    where = {"profile": profile, "out": out}
+    where, tested = {"profile": profile, "out": out}, controls.tasks_with_controls()
     wanted = [Job("Figure 1", "figure_1", {"tasks": tasks, **where})]
     for task in drawable:
         wanted.append(Job(f"Figure 2(b), {task}", "figure_2b", {"task": task, **where}))
@@ -117,12 +119,22 @@ def plan(tasks: list[str] | None = None, *, profile: str = "", out: Path | None 
         wanted.append(Job(f"What each lever changed, {task}", "levers", {"task": task, **where}))
         if task in GATED:
             wanted.append(Job(f"Beside the figures, {task}", "extras", {"task": task, **where}))
+        if task in tested:
+            wanted.append(Job(f"Controls, {task}", "controls", {"task": task, **where}))
     every = {"tasks": drawable, **where}
     wanted += [Job("Figure 2(a)", "figure_2a", every), Job("Figure 3", "figure_3", every)]
     if not tasks:
         studies = [path for path in transfer.studies() if not transfer.trouble(path)]
         wanted += [Job(f"Transfer study {p.stem}", "transfer", {"path": p, "out": out}) for p in studies]
     return wanted + [Job(f"Table {n}", f"table_{n}", every) for n in (1, 2, 3)]
+
+
+def controls_words(task: str, **where: Any) -> str:
+    """The table of the controls beside the arms, or why there is none."""
+    try:
+        return controls.table(task, **where)[0]
+    except StoreError as error:
+        return f"not there: {error}"
 
 
 def extras(

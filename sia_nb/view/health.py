@@ -22,7 +22,7 @@ from ..store import LEFT_OUT, TRIMMED, Run, read_json, read_lines, results_dir, 
 REPORT_FORMAT = 1
 MEND = "restore it from the repository, or make the run again"
 ABSENT = {"notebooks", *TRIMMED}  # may be, in a run that is committed: no figure reads them
-_NAME = re.compile(r"^(?P<task>[a-z_]+)-(?P<arm>W\+H|H|W)-.*?(?:-s(?P<seed>\d+)-[0-9a-f]+)?$")
+_NAME = re.compile(r"^(?P<task>[a-z_]+)-(?P<arm>W\+H|H|W)-(?P<control>shuffled_rewards-)?.*?(?:-s(?P<seed>\d+)-[0-9a-f]+)?$")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def examine(task: str, source: str = "ours", also: Path | None = None) -> tuple[
         except (StoreError, OSError) as error:
             named = _NAME.match(path.name)
             if source == "reference" or (named and named["task"] == task):
-                arm, seed = (named["arm"], int(named["seed"] or -1)) if named else ("", -1)
+                arm = named["arm"] if named and not named["control"] else ""  # a control has no place among the arms
+                seed = int(named["seed"] or -1) if named else -1
                 gaps.append(Gap(path, str(error), arm, seed))
             continue
         if run.config.task == task:
