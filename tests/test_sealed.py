@@ -179,11 +179,13 @@ def test_only_the_report_breaks_the_seal(trust):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
                 for node in ast.walk(function):
-                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                        callers.setdefault(node.func.attr, set()).add(f"{path.relative_to(ROOT)}:{function.name}")
+                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+                        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+                        callers.setdefault(name, set()).add(f"{path.relative_to(ROOT)}:{function.name}")
     assert trust.case("seal", callers["seal"] <= {
         "sia_nb/sealed_report.py:open_seal", "sia_nb/tasks/lawbench/subset.py:seal",
     })  # fmt: skip
+    assert trust.case("open_seal", callers["open_seal"] == {"sia_nb/phases.py:report", "sia_nb/controls.py:_report"})
     assert trust.case("peers", callers["peers"] <= {"sia_nb/phases.py:report"})
     assert trust.case("sealed", {c for c in callers["sealed"] if "verifier" in c} <= {
         "sia_nb/tasks/denoising/verifier.py:seal", "sia_nb/tasks/denoising/verifier.py:peers",
