@@ -148,9 +148,13 @@ def table(task: str, *, profile: str = "", out: Path | None = None, also: Path |
                 | {"run": one["run"], "passes": "" if one["passes"] is None else float(one["passes"])}
                 for one in seeds.values()
             ]
+    commits = lambda arms: ", ".join(
+        sorted({one["commit"] for e in entries if (e["arm"] in ARMS) is arms for one in e["seeds"].values()})
+    )
     lines += [
         "",
-        f"Each had {calls} verifier calls; seconds are the whole of a run or control, shorter where verdicts were remembered.",
+        f"Each might make {calls} verifier calls; the column says how many it made. Arms at commit {commits(True) or 'none'}, controls at "
+        f"{commits(False)}; seconds are the whole of a run or control, fewer where verdicts were remembered.",
     ]
     lines += ["", *(f"- {sentence}" for sentence in sentences(entries))]
     whole = "\n".join(lines)
@@ -205,7 +209,7 @@ def _figures(f: Finished) -> dict[str, Any]:
     return {
         "sealed": own["test"][f.report["metric"]], "dev": own["dev"], "calls": own["verifier_calls"], "tokens": own["tokens"],
         "passes": own["test"].get("passes_right"), "samples": None, "seconds": sum(spent), "hardware": f.hardware,
-        "source": f.source, "run": f.run.path.name,
+        "source": f.source, "run": f.run.path.name, "commit": f.run.info["commit"],
     }  # fmt: skip
 
 
