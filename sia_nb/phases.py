@@ -44,7 +44,7 @@ from .steps import (
     trusted,
     worn,
 )
-from .store import Run, keeps, read_json, results_dir, write_atomic, write_json
+from .store import Run, hardware, keeps, read_json, results_dir, write_atomic, write_json
 from .tasks import get_task
 from .tasks.base import Verifier
 from .training.hyper import ALGORITHMS, MENU
@@ -312,8 +312,8 @@ def report(run: Run) -> dict[str, Any]:
     """Open the sealed test, once a run: the baseline (A_1's answer) and the best by dev. Written to report.json.
 
     The best is chosen on dev alone: of all solutions that the run's steps found, the PROMOTED best by the loop's
-    verdict that the full verdict holds valid are compared by it, and the best of those opens the test. What a verifier tells of known methods on the
-    same data goes to peers.json.
+    verdict that the full verdict holds valid are compared by it, and the best of those opens the test. What a verifier tells of
+    known methods on the same data goes to peers.json; a method's package that is not installed costs that file alone.
     """
     path = run.path / "report.json"
     if path.exists():
@@ -343,7 +343,15 @@ def report(run: Run) -> dict[str, Any]:
             sealed[arm] = open_seal(task, verifier, solution, full)
         if hasattr(verifier, "peers"):
             run.progress("report: known methods on the same data", PROMOTED + 2, PROMOTED + 2)
-            write_json(run.path / "peers.json", verifier.peers())
+            try:
+                write_json(run.path / "peers.json", verifier.peers())
+            except ImportError as error:
+                run.notice(
+                    f"peers.json is not there: known methods on the same data need {error.name}, which is not installed here; "
+                    "python -m pip install -r requirements.lock does, before the next run's report"
+                )
+        if (here := hardware()) != run.info["hardware"]:
+            run.notice(f"the report was made on another machine than the run began on: {here}")
     spent = [run.metrics(g)["used"] for g in steps]
     sealed["baseline"] |= {k: spent[0][k] for k in ("verifier_calls", "tokens")}
     sealed[run.config.arm] |= {k: sum(s[k] for s in spent) for k in ("verifier_calls", "tokens")}

@@ -112,6 +112,36 @@ def test_the_report_is_opened_without_drawing_and_tells_of_known_methods(tmp_pat
     assert not (run.path / "notebooks").exists() and not (tmp_path / "figures").exists()
 
 
+class Lacking(Known):
+    """A known method's package is not installed."""
+
+    def peers(self):
+        import no_such_package_of_a_method  # noqa: F401
+
+
+def reported(verifier, tmp_path, monkeypatch):
+    """A run whose report this verifier has made."""
+    verified_by(verifier, tmp_path, monkeypatch)
+    run = executed(tmp_path, "H", solution=get_task("lawbench").fallback().text)
+    (run.path / "report.json").unlink()
+    run_loop(run, report_only=True, echo=lambda _: None)
+    return Run(run.path)
+
+
+def test_a_package_that_known_methods_lack_costs_their_file_and_not_the_report(tmp_path, monkeypatch):
+    run = reported(Lacking(), tmp_path, monkeypatch)
+    assert read_json(run.path / "report.json")["arms"]["H"]["test"] == {"top1": 0.4}
+    assert not (run.path / "peers.json").exists() and (run.path / "manifest.json").exists()
+    (notice,) = run.info["notices"]
+    assert "peers.json" in notice and "no_such_package_of_a_method" in notice and "requirements.lock" in notice
+
+
+def test_a_report_made_on_another_machine_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(phases, "hardware", lambda: "a machine of 3 cores")
+    (notice,) = reported(Known(), tmp_path, monkeypatch).info["notices"]
+    assert "another machine" in notice and "a machine of 3 cores" in notice
+
+
 class Failing(Known):
     """Its answers fail on the sealed data alone."""
 
