@@ -1,0 +1,95 @@
+"""Scaffold for denoising: the policy proposes, the verifier judges."""
+
+import ast
+import json
+import re
+
+SYSTEM_PROMPT = "You propose solutions to this task: Single-cell denoising. Single-cell RNA sequencing counts few of a cell's molecules: most entries of a cells x genes matrix are 0 by chance. The task is to estimate from such counts what a cell expresses. A solution is a program that takes a matrix of counts and returns one of expected counts. Judged by mse_norm on dev, soft-gated; higher is better."
+BATCH = 8  # answers sampled at once
+TEMPERATURE = 1.0
+MAX_TOKENS = 128  # of one answer
+ROUNDS = 200  # an upper bound; the budget ends the search before it
+
+
+def build_prompt(state):
+    """The chat messages that ask for one solution."""
+    task = state["task"]
+    lines = [task["instance"], "", "A solution gives each of these fields one of its values:"]
+    for name, field in task["fields"].items():
+        values = " | ".join(json.dumps(value, ensure_ascii=False) for value in field["values"])
+        lines.append(f"{name}: {values}  ({field['doc']})")
+    lines.append("")
+    lines.append("Answer with one JSON object that holds every field, and nothing else.")
+    return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": "\n".join(lines)}]
+
+
+def balanced(text):
+    """Every {...} of a text whose braces balance outside strings, in order; an open last one is closed."""
+    blocks, start, depth, quote = [], 0, 0, ""
+    for i, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote and text[i - 1] != "\\" else quote
+        elif letter == '"' and depth:
+            quote = letter
+        elif letter == "{":
+            start = start if depth else i
+            depth += 1
+        elif letter == "}" and depth:
+            depth -= 1
+            if depth == 0:
+                blocks.append(text[start : i + 1])
+    return blocks + ([text[start:].rstrip().rstrip(",") + "}"] if depth else [])
+
+
+def parse_loosely(block):
+    """A block as a dict: JSON, or with bare keys, single quotes or trailing commas; None where nothing helps."""
+    tidy = re.sub(r",\s*}", "}", block)
+    tidy = re.sub(r"([{,]\s*)([A-Za-z_]\w*)\s*:", r'\1"\2":', tidy)
+    for attempt, parse in ((block, json.loads), (tidy, json.loads), (tidy, ast.literal_eval)):
+        try:
+            answer = parse(attempt)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(answer, dict):
+            return answer
+    return None
+
+
+def extract(text):
+    """The last {...} of an answer that reads as a record, as one line of JSON, or None."""
+    for block in reversed(balanced(text)):
+        answer = parse_loosely(block)
+        if answer:
+            return json.dumps(answer, ensure_ascii=False, separators=(",", ":"), default=str)
+    return None
+
+
+def propose(env, state):
+    """Yield solutions to score: those that can be read from a batch of the policy's answers."""
+    texts = env.sample(
+        build_prompt(state),
+        n=BATCH,
+        temperature=TEMPERATURE,
+        max_tokens=MAX_TOKENS,
+    )
+    for text in texts:
+        solution = extract(text)
+        if solution is not None:
+            yield solution
+
+
+def run(env):
+    """Score the proposals and submit the best; the fallback where there is none."""
+    state = {"task": env.task, "best": [], "parent": None}
+    try:
+        for _ in range(ROUNDS):
+            if env.budget()["verifier_calls"] < 1:
+                break
+            for solution in propose(env, state):
+                verdict = env.evaluate(solution)
+                if verdict["valid"]:
+                    state["best"].append({"solution": solution, "score": verdict["score"]})
+                    state["best"].sort(key=lambda entry: -entry["score"])
+    except env.BudgetExhausted:
+        env.log("budget", left=env.budget()["verifier_calls"])
+    env.submit(state["best"][0]["solution"] if state["best"] else env.task["fallback"])
