@@ -405,6 +405,17 @@ def test_the_table_sets_controls_beside_the_arms_of_their_budget(shown):
     assert len(rows) == 1 + 2 * (1 + 3) + 2 * (1 + 2) and files["md"].read_text().strip() == words.strip()
 
 
+def test_the_committed_controls_are_read_and_the_gate_is_told_of_the_task_that_has_one(tmp_path, monkeypatch):
+    """Both tasks are in one frame: what is no gate for one must stay none beside the other's."""
+    (tmp_path / "reference").symlink_to(ROOT / "results" / "reference")
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
+    frame, lost = view.load_controls()
+    assert not lost and set(frame["task"]) >= {"lawbench", "denoising"}
+    for task, gated in (("lawbench", False), ("denoising", True)):
+        words, _ = view.table(task, out=tmp_path)
+        assert ("passes the gate" in words) is gated and "rewards shuffled" in words and "nan" not in words
+
+
 def test_controls_of_another_budget_or_instance_stand_beside_no_run(shown):
     shutil.rmtree(shown / "controls")
     control("random", calls=7).run()

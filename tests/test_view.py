@@ -126,9 +126,24 @@ def test_training_verdicts_are_counted_before_those_of_the_step_they_led_to(resu
     assert c["step_end"][-1] == sum(run.metrics(g)["used"]["verifier_calls"] for g in (1, 2, 3))
     assert c["action"] == ["init", "weights", "harness"] and c["algorithm"] == ["", "grpo", ""]
     assert collect.running_best(c) == [0.5, 0.5, 0.6, 0.6, 0.6, 0.6]  # A_1's answer, 0.5, took no call
-    assert collect.running_best(c | {"step_end": [1, 5, 6]}) == [0.2, 0.2, 0.6, 0.6, 0.6, 0.6]
+    assert collect.running_best(c | {"step_end": [2, 5, 6]}) == [0.2, 0.5, 0.6, 0.6, 0.6, 0.6]  # or was submitted after two
     with open(figures.figure_task("lawbench")["progress"], newline="") as f:
         assert [float(r["value"]) for r in csv.DictReader(f)] == [0.5, 0.5, 0.6, 0.6, 0.6, 0.6]
+
+
+def test_the_line_under_a_figure_says_of_how_many_runs_a_notice_is_and_which_seeds_each_arm_has(results, monkeypatch):
+    told = []
+    monkeypatch.setattr(figures, "caption", lambda fig, lines, warnings: told.append(lines))
+    runs = [a_run(results, seed, 0.5, arm=arm) for seed in (0, 1) for arm in ("H", "W+H")]
+    runs[0].notice("the disk was full once")
+    figures.provenance(None, collect.finished("lawbench"))
+    for run in runs[1:]:
+        run.notice("the disk was full once")
+    a_run(results, 2, 0.5, arm="H")
+    figures.provenance(None, collect.finished("lawbench"))
+    (first, *_, noted), (second, *_, noted_again) = told
+    assert "· seeds 0, 1 ·" in first and noted == "1 of the 4 runs: the disk was full once"
+    assert "· SIA-H seeds 0, 1, 2; SIA-W+H seeds 0, 1 ·" in second and noted_again.startswith("4 of the 5 runs: ")
 
 
 def test_a_weight_step_without_its_rollouts_is_a_clear_error(results):

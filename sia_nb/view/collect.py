@@ -253,9 +253,13 @@ def curve(run: Run) -> dict[str, list]:
 
 
 def running_best(curve: dict[str, list]) -> list[float]:
-    """The best score so far at each verifier call; A_1's answer counts from the start where it took no call."""
-    known = [v for v, end in zip(curve["step_score"], curve["step_end"], strict=True) if end == 0]
-    return list(accumulate(curve["score"], max, initial=max([0.0, *known])))[1:]
+    """The best score so far at each verifier call. What a step submitted counts from its end: it may have taken no call, as
+    the fallback that A_1 answers with."""
+    submitted = dict[int, float]()
+    for end, v in zip(curve["step_end"], curve["step_score"], strict=True):
+        submitted[end] = max(v, submitted.get(end, 0.0))
+    told = [max(v, submitted.get(n, 0.0)) for n, v in enumerate(curve["score"], 1)]
+    return list(accumulate(told, max, initial=submitted.get(0, 0.0)))[1:]
 
 
 def progress_rows(runs: Iterable[Finished]) -> list[dict[str, Any]]:

@@ -47,7 +47,9 @@ def load_controls() -> tuple[pd.DataFrame, list[str]]:
             rows.append(_row(folder) | {"source": source, "folder": str(folder)})
         except StoreError as error:
             lost.append(str(error))
-    return pd.DataFrame(rows, columns=FRAME), lost
+    frame = pd.DataFrame(rows, columns=FRAME)
+    frame["passes"] = pd.Series([row["passes"] for row in rows], dtype=object)  # else None becomes NaN beside a number
+    return frame, lost
 
 
 def tasks_with_controls() -> set[str]:

@@ -7,6 +7,7 @@ the paper: Figure 4 for LawBench, Figure 5 for TriMul (one for each kind of devi
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,11 +145,11 @@ def provenance(fig: Any, used: list[Finished], tasks: list[str] | None = None) -
     commits = sorted({f.run.info["commit"] for f in used})
     machines = sorted({f.run.info["hardware"] for f in used})
     profiles = sorted({f"{f.run.config.profile} profile, {f.run.config.agent} agents, {f.run.config.policy}" for f in used})
-    notices = sorted({n for f in used for n in f.run.info["notices"]})
+    notices = Counter(n for f in used for n in set(f.run.info["notices"]))
     lines = [
         f"{'; '.join(profiles)} · {_budgets(used)} · {_seeds(used)} · {'; '.join(machines)}",
         f"runs at commit {', '.join(commits)}, drawn at {head()}",
-        *notices,
+        *(text if n == len(used) else f"{n} of the {len(used)} runs: {text}" for text, n in sorted(notices.items())),
     ]
     tasks = tasks or sorted({f.run.config.task for f in used})
     for task in tasks:
@@ -160,12 +161,13 @@ def caption(fig: Any, lines: list[str], warnings: list[str] | None = None) -> No
     """Small text under everything that is drawn, wrapped to the figure's width; warnings below it in another colour."""
     frame = _frame(fig)
     bottom = frame.y0 / fig.get_figheight()  # below the legends, wherever they ended
+    gap = 0.11 / fig.get_figheight()  # of 0.11 inches
     width = int(fig.get_figwidth() / 0.048)  # characters of this size
     wrap = lambda told: [part for line in told for part in textwrap.wrap(line, width)]
     style = {"fontsize": 6, "va": "top"}
-    texts = [fig.text(0.01, bottom - 0.03, "\n".join(wrap(lines)), color="#555555", **style)]
+    texts = [fig.text(0.01, bottom - gap, "\n".join(wrap(lines)), color="#555555", **style)]
     if warnings:
-        lower = bottom - 0.03 - 0.1 * (len(wrap(lines)) + 0.5) / fig.get_figheight()
+        lower = bottom - gap - 0.1 * (len(wrap(lines)) + 0.5) / fig.get_figheight()
         texts.append(fig.text(0.01, lower, "\n".join(wrap(warnings)), color=panels.VERMILION, **style))
     inches = fig.dpi_scale_trans.inverted()
     _FRAMES[fig] = frame.union([frame, *(text.get_window_extent().transformed(inches) for text in texts)])
@@ -201,18 +203,18 @@ def _budgets(used: list[Finished]) -> str:
 
 
 def _seeds(used: list[Finished]) -> str:
-    """``seeds 0, 1, 2`` where all arms of all tasks have the same, else each arm's."""
-    seeds: dict[tuple[str, str], list[int]] = {}
-    for f in used:
-        seeds.setdefault((f.run.config.task, f.arm), []).append(f.seed)
-    told = {key: ", ".join(map(str, found)) for key, found in seeds.items()}
-    if len(set(told.values())) == 1:
-        return f"seeds {next(iter(told.values()))}"
-    several = len({task for task, _ in told}) > 1
-    return "; ".join(
-        f"{task + ' ' if several else ''}{ARM_NAMES[arm]} seeds {told[task, arm]}"
-        for task, arm in sorted(told, key=lambda key: (key[0], ARMS.index(key[1])))
-    )
+    """``seeds 0, 1, 2`` where all arms of all tasks have the same, else each task's, and each arm's where its arms differ."""
+    seeds: dict[str, dict[str, str]] = {}
+    for f in sorted(used, key=lambda f: (f.run.config.task, ARMS.index(f.arm), f.seed)):
+        arms = seeds.setdefault(f.run.config.task, {})
+        arms[f.arm] = f"{arms[f.arm]}, {f.seed}" if f.arm in arms else f"seeds {f.seed}"
+    told = []
+    for task, arms in seeds.items():
+        name = f"{task} " if len(seeds) > 1 else ""
+        same = len(set(arms.values())) == 1
+        told += [name + min(arms.values())] if same else [f"{name}{ARM_NAMES[arm]} {words}" for arm, words in arms.items()]
+    every = {words for arms in seeds.values() for words in arms.values()}
+    return every.pop() if len(every) == 1 else "; ".join(told)
 
 
 def save(fig: Any, name: str, rows: list[dict], out: Path | None, columns: list[str] | None = None) -> dict[str, Path]:

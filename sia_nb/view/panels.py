@@ -167,7 +167,7 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
     low, span = min(values), (max(values) - min(values)) or 1.0
     for row, run in enumerate(runs):
         base, steps = len(runs) - 1 - row, run["steps"]
-        height = lambda v, base=base: base + 0.49 + 0.32 * (v - low) / span
+        height = lambda v, base=base: base + 0.48 + 0.26 * (v - low) / span
         ax.axhline(base, color="#dddddd", linewidth=0.8)
         if "lost" in run:
             words = "\n".join(textwrap.wrap(f"not readable: {run['lost']}", 90))
@@ -182,7 +182,7 @@ def interleaving_from_data(ax: Any, runs: list[dict], *, title: str = "") -> Non
                 style = "-" if s["accepted"] else ":"
                 ax.plot([x - 1, x], [start, height(s["value"])], color=colour, linestyle=style, linewidth=1.5, zorder=2)
             ax.plot(x, height(s["value"]), "o", color=colour, markerfacecolor=filled, markersize=4.5, zorder=3)
-            ax.text(x, height(s["value"]) + 0.08, f"{s['value']:.3f}", ha="center", va="bottom", fontsize=6.5)
+            ax.text(x, height(s["value"]) + 0.07, f"{s['value']:.3f}", ha="center", va="bottom", fontsize=6.5)
             badge = {"boxstyle": "round,pad=0.25", "facecolor": filled, "edgecolor": colour, "linewidth": 1.2}
             ink = "white" if s["accepted"] and s["action"] != "weights" else "black"
             ax.text(x, base + 0.29, BADGES[s["action"]], ha="center", va="center", fontsize=8, color=ink, bbox=badge)
