@@ -42,17 +42,21 @@ class Timing:
 
     @property
     def log_ratios(self) -> list[float]:
-        """ln(reference / candidate) of each turn; above 0 the candidate is faster."""
+        """ln(reference / candidate), the mean over each two turns; above 0 the candidate is faster.
+
+        Of two turns each has gone first once, where inputs and memory are colder.
+        """
         least = self.overhead / 10  # a call that noise makes shorter than asking alone
         net = lambda t: max(t - self.overhead, least, 1e-6)
-        return [math.log(net(r) / net(c)) for r, c in zip(self.reference, self.candidate, strict=True)]
+        single = [math.log(net(r) / net(c)) for r, c in zip(self.reference, self.candidate, strict=True)]
+        return [(a + b) / 2 for a, b in zip(single[::2], single[1::2], strict=False)] or single
 
 
 def speedup(timings: list[list[float]]) -> tuple[float, float]:
-    """Geometric mean over cases of the median over turns of reference time / candidate time, and its standard error.
+    """Geometric mean over cases of the median of reference time / candidate time, and its standard error.
 
     Args:
-        timings: the log ratios of each case's turns.
+        timings: each case's ``Timing.log_ratios``.
 
     The error is that of medians of normal values, √(π/2) · s / √n, s pooled over cases, carried through the exponential.
     """
@@ -226,13 +230,15 @@ class Judge:
             raise Failed("patched", f"{', '.join(names[:3])} was replaced by a function of the candidate's own")
 
     # --- timing -------------------------------------------------------------------------------------
-    def time(self, case: Case, seconds: float, least: int = 3, most: int = 40) -> Timing:
-        """Turns on one case for about ``seconds``, each compared; up to ``NOISY`` times that while ``GOOD`` is not reached."""
+    def time(self, case: Case, seconds: float, least: int = 4, most: int = 40) -> Timing:
+        """Turns on one case, two by two, for about ``seconds``, each compared; up to ``NOISY`` times that while ``GOOD`` is
+        not reached."""
         ours, theirs = [], []
         while len(ours) < most:
-            a, b = self.turn(case)
-            ours.append(a)
-            theirs.append(b)
+            for _ in range(2):
+                a, b = self.turn(case)
+                ours.append(a)
+                theirs.append(b)
             spent = sum(ours) + sum(theirs)
             if len(ours) < least or spent < seconds:
                 continue
