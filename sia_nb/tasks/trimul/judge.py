@@ -27,6 +27,7 @@ CALL_SECONDS = 20.0  # of a call that is not the first
 OUTSIDE_SHARE, OUTSIDE_SLACK = 0.7, 50.0  # a GPU process's own µs must be at least the share of the host's, less the slack
 GOOD, NOISY = 0.03, 3  # relative standard error of a case that is good enough; how much longer a noisy one is timed
 GPU_TURNS = 6  # of timing a case: a GPU's score is by its own clocks, and each turn's output travels through the host
+BURST = 12  # calls at least of one look from outside
 ROUNDS = 3  # of seeing from outside what the clocks of a GPU's process say
 EARLIER = 4  # how many earlier inputs a wrong output is compared with
 
@@ -254,17 +255,17 @@ class Judge:
         return min(self.reference.null(PATIENCE, **({"seed": secrets.randbits(40)} if draws else {})) for _ in range(times))
 
     def _outside(self, case: Case) -> float:
-        """Least seconds of a candidate's call that follows others of its own, as the calls of its clocks and of ``overhead``
-        do; in turns, the GPU has to change over to it from the reference. How many come before is by chance, and each
-        that counts is compared."""
+        """Least seconds of a candidate's call as the host sees it: of a burst of calls, less all beside the update in as many,
+        so that asking, and the GPU's change over from the reference's process, are shared by many. Which call's output is
+        compared, the last one's, is by chance."""
         took = []
         for _ in range(ROUNDS):
-            for _ in range(1 + secrets.randbelow(2)):
-                self._call(case, secrets.randbits(40), CALL_SECONDS)
-            seed = secrets.randbits(40)
-            took.append(self._call(case, seed, CALL_SECONDS))
-            self._refer(seed)
-            self._same(case, seed)
+            seeds = [secrets.randbits(40) for _ in range(BURST + secrets.randbelow(BURST))]
+            theirs = self.candidate.burst(self._left(PATIENCE), seeds)
+            self._refer(seeds[-1])
+            self._same(case, seeds[-1])
+            nothing = self.reference.burst(PATIENCE, seeds, null=True)
+            took.append((theirs - nothing) / len(seeds))
         return min(took)
 
     def clocks(self, timing: Timing, seconds: float) -> dict[str, float]:
@@ -273,7 +274,7 @@ class Judge:
         Raises:
             Failed: "other_stream", or "timer" where the process claims less than the host can have seen.
         """
-        outside = (self._outside(timing.case) - timing.overhead) * 1e6
+        outside = self._outside(timing.case) * 1e6
         found = self.candidate.ask("clocks", self._left(PATIENCE), budget=seconds)
         if found["late"]:
             raise Failed("other_stream", f"{timing.case.name}: work went on after the stream it was called on was done")
