@@ -38,6 +38,7 @@ from .steps import (
     sampling,
     scored_before,
     spend,
+    spent,
     trained_solutions,
     training_summary,
     trajectory,
@@ -133,8 +134,11 @@ def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Ver
         tokens=config.tokens - trained["tokens"],
         seconds=config.seconds,
     )
-    workdir = folder / "work"
+    workdir, record = folder / "work", [folder / "trajectory.jsonl", folder / "metrics.json"]
     remove_tree(workdir)
+    if spent(run, step, "run"):  # killed just before the mark; done again, its seconds would not be the ledger's
+        run.finish(step, "run", record)
+        return run.metrics(step)
     workdir.mkdir(parents=True)
     tau = folder / ".trajectory.jsonl.tmp"
     seen = {"verdict": 0}
@@ -185,7 +189,7 @@ def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Ver
     write_json(folder / "metrics.json", metrics)
     remove_tree(workdir)
     spend(run, step, "run", **execution.used)
-    run.finish(step, "run", [folder / "trajectory.jsonl", folder / "metrics.json"])
+    run.finish(step, "run", record)
     return metrics
 
 

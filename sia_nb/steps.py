@@ -228,11 +228,16 @@ def place_scaffold(run: Run, g: int, source: str, origin: dict[str, Any]) -> Non
     write_json(run.step(g) / "origin.json", origin)
 
 
+def spent(run: Run, step: int, phase: str) -> bool:
+    """Whether a phase's entry is in the ledger: it is written last, so that all else of the phase is there then."""
+    entries = Ledger(run.path / "ledger.jsonl").entries
+    return any(e["phase"] == phase and e["step"] == step and e["what"] == "phase" for e in entries)
+
+
 def spend(run: Run, step: int, phase: str, **amounts: float) -> None:
     """One ledger entry a phase and step: a phase done again after a kill is not counted twice."""
-    ledger = Ledger(run.path / "ledger.jsonl")
-    if not any(e["phase"] == phase and e["step"] == step and e["what"] == "phase" for e in ledger.entries):
-        ledger.add(phase, step, "phase", **amounts)
+    if not spent(run, step, phase):
+        Ledger(run.path / "ledger.jsonl").add(phase, step, "phase", **amounts)
 
 
 def worn(run: Run, step: int) -> int:

@@ -155,7 +155,7 @@ TROUBLE = {
 @pytest.mark.parametrize("trouble", TROUBLE)
 @pytest.mark.trust(suite="faults", backend="language-model server")
 def test_every_trouble_that_passes_is_survived_and_written_down(pair, says, trouble):
-    server, meta, _, recorder, waits = pair(TROUBLE[trouble], says("write_scaffold", written()), deadline=1.0)
+    server, meta, _, recorder, waits = pair(TROUBLE[trouble], says("write_scaffold", written()), deadline=4.0)
     assert meta.write("U", "R") == BETTER and len(server.requests) == 2 and waits == [1.0]
     assert recorder.interrupted == [] and recorder.committed() == 0.0
     (end,) = [e for e in recorder.entries if e["event"] == "end"]

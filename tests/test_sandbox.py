@@ -80,6 +80,30 @@ def test_read_folders_are_readable_only(backend, tmp_path):
 
 
 @isolating
+@pytest.mark.parametrize("given", [True, False])
+def test_only_a_program_with_a_device_may_do_what_a_gpu_s_driver_does_at_start(backend, tmp_path, given):
+    code = """
+import ctypes, os, threading
+print("memory", ctypes.CDLL(None).memfd_create(b"driver", 0) > 0)
+there, end = threading.Event(), threading.Event()
+thread = threading.Thread(target=lambda: (there.set(), end.wait()))
+thread.start()
+there.wait()
+def opens(path):
+    try:
+        os.close(os.open(path, os.O_WRONLY))
+    except OSError:
+        return False
+    return True
+print("name", opens(f"/proc/{os.getpid()}/task/{thread.native_id}/comm"))
+end.set()
+print("kernel", any(map(opens, ("/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger"))))
+"""
+    process, out, _ = run(code, tmp_path, backend, devices=[Path("/dev/zero")] if given else [])
+    assert (process.poll(), out.split()) == (0, ["memory", str(given), "name", str(given), "kernel", "False"])
+
+
+@isolating
 def test_a_program_may_set_what_is_its_own(backend, tmp_path):
     code = """
 import ctypes, os, resource

@@ -140,7 +140,7 @@ def test_the_benchmark_is_the_published_one():
         (256, 2, 128, "normal", False), (768, 1, 128, "cauchy", False), (256, 2, 384, "normal", True), (512, 1, 128, "normal", False),
         (1024, 1, 128, "cauchy", False), (768, 1, 384, "normal", True), (1024, 1, 384, "normal", False),
     ]  # fmt: skip
-    assert [c.n * 8 for c in CPU_BENCHMARK] == [c.n for c in BENCHMARK]
+    assert [c.n for c in CPU_BENCHMARK] == [max(32, c.n * 5 // 64) for c in BENCHMARK]
     assert any(c.masked for c in CORRECTNESS) and {c.c for c in CORRECTNESS} == {128, 256, 384, 768}
     assert {c.hidden for c in BENCHMARK} == {128}
 

@@ -19,7 +19,7 @@ from ..errors import InvalidSolution, StoreError
 from ..store import read_json, results_dir
 from ..tasks.denoising.data import offline_splits
 from ..tasks.denoising.engine import Engine
-from ..tasks.denoising.gates import LEAST_SCALE, MARGIN, POWER, Verdict, right
+from ..tasks.denoising.gates import KNEE, MARGIN, PRICE, TAIL, Verdict, right
 from ..tasks.denoising.metrics import Measures, Yardstick, mean_se
 from ..tasks.denoising.solution import FALLBACK, SPACE
 from ..trajectory import Trajectory
@@ -215,8 +215,8 @@ def _values(magic: Measures, gains: np.ndarray, cells: np.ndarray) -> np.ndarray
     ranges = [(magic.none[name] - magic.perfect[name]) @ cells for name in ("mse", "poisson")]
     mse, poisson = (gain @ cells / of for gain, of in zip(gains, ranges, strict=True))
     threshold = (magic.none["poisson"] - magic.cells["poisson"]) @ cells / ranges[1]
-    near = np.clip(1 - (threshold - poisson) / np.maximum(np.abs(threshold), LEAST_SCALE), 0, 1)
-    return np.clip(mse, 0, 1) * near**POWER
+    priced = mse - PRICE * np.maximum(0, threshold - poisson)
+    return np.where(priced >= KNEE, priced, KNEE / (1 + (KNEE - np.minimum(priced, KNEE)) / TAIL))
 
 
 def selection(bench: Bench, gains: np.ndarray, sizes: Iterable[int], counts: Iterable[int], *, seed: int = 0) -> pd.DataFrame:

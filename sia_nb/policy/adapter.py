@@ -112,6 +112,8 @@ def save(policy: Policy, folder: Path | str) -> str:
     folder = Path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}-????????"):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             new = work / "new"

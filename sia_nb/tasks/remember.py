@@ -18,6 +18,9 @@ from ..errors import DataError
 from .files import Files, sha256
 from .process import Failed
 
+# Failures that a busy machine, or a sandbox that cannot start, may be behind.
+FLEETING = ("timeout", "refused", "timer", "other_stream", "unfinished", "meddled")
+
 
 class Memory:
     """What is known of solutions; safe to use from several threads and processes.
@@ -37,7 +40,7 @@ class Memory:
         """The entry of a key, the seconds that it took, and whether it was remembered; ``run`` makes it where it is not.
 
         An entry is plain JSON data; where ``run`` raises ``Failed`` it is {"failed": "kind: message"}, which is
-        remembered unless another try may end otherwise (timeout, refused).
+        remembered unless another try may end otherwise (``FLEETING``).
         """
         entry, seconds, cached = self._known.get(key) or self.load(key), 0.0, True
         if entry is None:
@@ -102,7 +105,7 @@ class Memory:
             entry = run()
         except Failed as error:
             entry = {"failed": f"{error.kind}: {error}"}
-        if not entry.get("failed", "").startswith(("timeout", "refused")):
+        if entry.get("failed", "").partition(":")[0] not in FLEETING:
             self.files.write_json(self._path(key), {"key": key, "entry": entry, "check": sha256(json.dumps(entry).encode())})
         return entry
 

@@ -1,6 +1,8 @@
 """A CPU spec as readable PyTorch: ``prepare`` the weights, ``project``, ``product``, ``output``, and ``trimul`` over them.
 
-The weights are prepared at every call, since a caller may change them in place between calls.
+The weights are prepared at every call, since a caller may change them in place between calls. ``bfloat16x3`` has three
+bfloat16 products in one for a product of float32: a = a₁ + a₂, b = b₁ + b₂ with a₁, b₁ in bfloat16, and
+a b ≈ a₁ b₁ + a₁ b₂ + a₂ b₁, so that only the result is rounded to bfloat16 (Henry et al. 2019).
 """
 
 from __future__ import annotations
@@ -8,6 +10,25 @@ from __future__ import annotations
 from typing import Any
 
 PROJECTIONS = ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")
+SPLIT = "bfloat16x3"
+SPLIT_TEXT = '''def split(values, weight):
+    """values with three times the columns: a product of two such, one of them a weight, sums three bfloat16 products."""
+    high = values.to(torch.bfloat16)
+    low = (values - high).to(torch.bfloat16)
+    return torch.cat((high, low, high) if weight else (high, high, low), -1)
+
+
+'''
+MOVED_TEXT = '''def moved(values):
+    """values [B, I, K, H] as [B, H, I, K]: copied a matrix at a time, for which PyTorch has its fastest transposition."""
+    batch, i, k, h = values.shape
+    out = values.new_empty(batch, h, i, k)
+    for to, rows in zip(out.flatten(2), values.flatten(1, 2)):
+        to.copy_(rows.contiguous().t())
+    return out
+
+
+'''
 
 
 class _Lines:
@@ -24,6 +45,16 @@ class _Lines:
         return "\n".join(self.lines) + "\n"
 
 
+def _dtype(number_format: str) -> str:
+    """The number format that is stored."""
+    return "bfloat16" if number_format == SPLIT else number_format
+
+
+def _cast(value: str, number_format: str, weight: bool = False) -> str:
+    """``value``, a float32 tensor, as a product in ``number_format`` wants it."""
+    return f"split({value}, weight={weight})" if number_format == SPLIT else f"{value}.to(torch.{number_format})"
+
+
 def compile_spec(spec: dict[str, Any]) -> str:
     """The Python module that ``spec`` (of ``solution.SPACE``) stands for; it defines ``trimul`` and runs by itself."""
     out = _Lines()
@@ -34,6 +65,10 @@ def compile_spec(spec: dict[str, Any]) -> str:
     ] * (spec["gate"] == "compiled")
     out(f'"""The triangular multiplicative update on a CPU: {"; ".join(tricks)}."""', "")
     out("import torch", "import torch.nn.functional as F", "", f"EPS = {1e-5}", "", "")
+    if SPLIT in (spec["format"], spec["output_format"]):
+        out(*SPLIT_TEXT.splitlines())
+    if spec["layout"] == "moved" or (spec["layout"] == "last" and spec["product"] == "matmul"):
+        out(*MOVED_TEXT.splitlines())
     _prepare(out, spec)
     _project(out, spec)
     _product(out, spec)
@@ -54,9 +89,9 @@ def _prepare(out: _Lines, spec: dict[str, Any]) -> None:
         out('w["right"] = torch.cat([w["right_proj"], w["right_gate"]])')
     if spec["format"] != "float32":
         out(f"for name in {_products(spec)}:".replace("'", '"'))
-        out(f"    w[name] = w[name].to(torch.{spec['format']})")
+        out(f"    w[name] = {_cast('w[name]', spec['format'], True)}")
     if spec["output_format"] != "float32":
-        out(f'w["to_out"] = w["to_out"].to(torch.{spec["output_format"]})')
+        out('w["to_out"] = ' + _cast('w["to_out"]', spec["output_format"], True))
     out("return w", "", "")
     out.indent -= 1
 
@@ -86,11 +121,11 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
     out(f'"""left and right {shape} and the output\'s gate {gate_shape} of the rows x [B, I, K, C] with mask [B, I, K]."""')
     out('x = F.layer_norm(x, x.shape[-1:], w["norm.weight"], w["norm.bias"], EPS)')
     if spec["format"] != "float32":
-        out(f"x = x.to(torch.{spec['format']})")
+        out(f"x = {_cast('x', spec['format'])}")
     if first:
         out("x = x.permute(0, 3, 1, 2)")
     sigmoid = "sigmoid_()" if spec["in_place"] else "sigmoid()"
-    cast = f".to(torch.{spec['product_format']})" if spec["product_format"] != spec["format"] else ""
+    cast = f".to(torch.{spec['product_format']})" if spec["product_format"] != _dtype(spec["format"]) else ""
 
     def linear(name: str) -> str:
         return f'{"" if first else "F."}linear(x, w["{name}"])'
@@ -114,7 +149,8 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
             gated("sides", part("", "2 * h"), part("2 * h", "4 * h"))
         out(f"gate = {part('4 * h', '')}.{sigmoid}")
         _mask(out, spec, ("sides",))
-        out(f"left, right = sides.split(h, {axis})")
+        if spec["layout"] != "moved":
+            out(f"left, right = sides.split(h, {axis})")
     else:
         if spec["projections"] == "sides" and spec["gate"] != "glu":
             out('h = w["left_proj"].shape[0]')
@@ -130,8 +166,10 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
         out(f"gate = {linear('out_gate')}.{sigmoid}")
         _mask(out, spec, ("left", "right"))
     if spec["layout"] == "moved":
-        copy = "" if spec["rows"] else ".contiguous()"  # with rows at a time, storing them is the copy
-        out(*(f"{side} = {side}.permute(0, 3, 1, 2){copy}" for side in ("left", "right")))
+        if spec["projections"] == "joined":
+            out("left, right = moved(sides).split(h, 1)")
+        else:
+            out("left, right = moved(left), moved(right)")
     out("return left, right, gate", "", "")
     out.indent -= 1
 
@@ -157,8 +195,7 @@ def _product(out: _Lines, spec: dict[str, Any]) -> None:
     if spec["product"] == "einsum":
         out(f'    return torch.einsum("{"bikh,bjkh->bijh" if last else "bhik,bhjk->bhij"}", left, right)')
     elif last:
-        out("    left, right = left.permute(0, 3, 1, 2).contiguous(), right.permute(0, 3, 1, 2).contiguous()")
-        out("    return torch.matmul(left, right.mT).permute(0, 2, 3, 1)")
+        out("    return torch.matmul(moved(left), moved(right).mT).permute(0, 2, 3, 1)")
     else:
         out("    return torch.matmul(left, right.mT)")
     out("", "")
@@ -192,7 +229,7 @@ def _output(out: _Lines, spec: dict[str, Any]) -> None:
             out(f"o = (o - mean) * torch.rsqrt(variance + EPS) * {scale}{across} + {shift}{across}")
     out("o = o.mul_(gate)" if spec["in_place"] else "o = o * gate")
     if low:
-        out(f"o = o.to(torch.{spec['output_format']})")
+        out(f"o = {_cast('o', spec['output_format'])}")
     back = ".float()" if low else ""
     if stepwise_first:
         out(f'y = torch.matmul(o.flatten(2).mT, w["to_out"].mT){back}', "return y.unflatten(1, o.shape[2:])")
@@ -215,7 +252,7 @@ def _trimul(out: _Lines, spec: dict[str, Any]) -> None:
     first, last = "(batch, h, n, n)", "(batch, n, n, h)"
     sides, gates = last if sides_last else first, last if gate_last else first
     out(f"left, right = (torch.empty({sides}, dtype=torch.{spec['product_format']}) for _ in range(2))")
-    out(f"gate, y = torch.empty({gates}, dtype=torch.{spec['format']}), torch.empty_like(x)")
+    out(f"gate, y = torch.empty({gates}, dtype=torch.{_dtype(spec['format'])}), torch.empty_like(x)")
     side = "[:, i]" if sides_last else "[:, :, i]"
     gate = "[:, i]" if gate_last else "[:, :, i]"
     out(f"blocks = [slice(i, i + {spec['rows']}) for i in range(0, n, {spec['rows']})]", "for i in blocks:")

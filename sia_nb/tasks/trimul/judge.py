@@ -27,6 +27,7 @@ CALL_SECONDS = 20.0  # of a call that is not the first
 OUTSIDE_SHARE, OUTSIDE_SLACK = 0.7, 50.0  # a GPU process's own µs must be at least the share of the host's, less the slack
 GOOD, NOISY = 0.03, 3  # relative standard error of a case that is good enough; how much longer a noisy one is timed
 GPU_TURNS = 6  # of timing a case: a GPU's score is by its own clocks, and each turn's output travels through the host
+BURST = 12  # calls at least of one look from outside
 ROUNDS = 3  # of seeing from outside what the clocks of a GPU's process say
 EARLIER = 4  # how many earlier inputs a wrong output is compared with
 
@@ -42,17 +43,21 @@ class Timing:
 
     @property
     def log_ratios(self) -> list[float]:
-        """ln(reference / candidate) of each turn; above 0 the candidate is faster."""
+        """ln(reference / candidate), the mean over each two turns; above 0 the candidate is faster.
+
+        Of two turns each has gone first once, where inputs and memory are colder.
+        """
         least = self.overhead / 10  # a call that noise makes shorter than asking alone
         net = lambda t: max(t - self.overhead, least, 1e-6)
-        return [math.log(net(r) / net(c)) for r, c in zip(self.reference, self.candidate, strict=True)]
+        single = [math.log(net(r) / net(c)) for r, c in zip(self.reference, self.candidate, strict=True)]
+        return [(a + b) / 2 for a, b in zip(single[::2], single[1::2], strict=False)] or single
 
 
 def speedup(timings: list[list[float]]) -> tuple[float, float]:
-    """Geometric mean over cases of the median over turns of reference time / candidate time, and its standard error.
+    """Geometric mean over cases of the median of reference time / candidate time, and its standard error.
 
     Args:
-        timings: the log ratios of each case's turns.
+        timings: each case's ``Timing.log_ratios``.
 
     The error is that of medians of normal values, √(π/2) · s / √n, s pooled over cases, carried through the exponential.
     """
@@ -226,13 +231,15 @@ class Judge:
             raise Failed("patched", f"{', '.join(names[:3])} was replaced by a function of the candidate's own")
 
     # --- timing -------------------------------------------------------------------------------------
-    def time(self, case: Case, seconds: float, least: int = 3, most: int = 40) -> Timing:
-        """Turns on one case for about ``seconds``, each compared; up to ``NOISY`` times that while ``GOOD`` is not reached."""
+    def time(self, case: Case, seconds: float, least: int = 4, most: int = 40) -> Timing:
+        """Turns on one case, two by two, for about ``seconds``, each compared; up to ``NOISY`` times that while ``GOOD`` is
+        not reached."""
         ours, theirs = [], []
         while len(ours) < most:
-            a, b = self.turn(case)
-            ours.append(a)
-            theirs.append(b)
+            for _ in range(2):
+                a, b = self.turn(case)
+                ours.append(a)
+                theirs.append(b)
             spent = sum(ours) + sum(theirs)
             if len(ours) < least or spent < seconds:
                 continue
@@ -248,17 +255,17 @@ class Judge:
         return min(self.reference.null(PATIENCE, **({"seed": secrets.randbits(40)} if draws else {})) for _ in range(times))
 
     def _outside(self, case: Case) -> float:
-        """Least seconds of a candidate's call that follows others of its own, as the calls of its clocks and of ``overhead``
-        do; in turns, the GPU has to change over to it from the reference. How many come before is by chance, and each
-        that counts is compared."""
+        """Least seconds of a candidate's call as the host sees it: of a burst of calls, less all beside the update in as many,
+        so that asking, and the GPU's change over from the reference's process, are shared by many. Which call's output is
+        compared, the last one's, is by chance."""
         took = []
         for _ in range(ROUNDS):
-            for _ in range(1 + secrets.randbelow(2)):
-                self._call(case, secrets.randbits(40), CALL_SECONDS)
-            seed = secrets.randbits(40)
-            took.append(self._call(case, seed, CALL_SECONDS))
-            self._refer(seed)
-            self._same(case, seed)
+            seeds = [secrets.randbits(40) for _ in range(BURST + secrets.randbelow(BURST))]
+            theirs = self.candidate.burst(self._left(PATIENCE), seeds)
+            self._refer(seeds[-1])
+            self._same(case, seeds[-1])
+            nothing = self.reference.burst(PATIENCE, seeds, null=True)
+            took.append((theirs - nothing) / len(seeds))
         return min(took)
 
     def clocks(self, timing: Timing, seconds: float) -> dict[str, float]:
@@ -267,7 +274,7 @@ class Judge:
         Raises:
             Failed: "other_stream", or "timer" where the process claims less than the host can have seen.
         """
-        outside = (self._outside(timing.case) - timing.overhead) * 1e6
+        outside = self._outside(timing.case) * 1e6
         found = self.candidate.ask("clocks", self._left(PATIENCE), budget=seconds)
         if found["late"]:
             raise Failed("other_stream", f"{timing.case.name}: work went on after the stream it was called on was done")

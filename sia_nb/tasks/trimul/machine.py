@@ -17,8 +17,13 @@ from ...store import hardware
 
 
 def threads() -> int:
-    """The cores that this process may use; reference and candidate have as many threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Threads of reference and candidate: all cores that this process may use but one.
+
+    The last one is for whatever else runs: with a thread on every core, one busy neighbour stalls each barrier of a
+    parallel loop for a whole time slice, now in the reference and now in the candidate.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 def describe() -> str:

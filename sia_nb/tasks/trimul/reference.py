@@ -82,7 +82,7 @@ CORRECTNESS = (
     case(512, 2, 128, masked=True),
     case(1024, 1, 128, masked=True),
 )
-CPU_BENCHMARK = tuple(case(c.n // 8, c.b, c.c, c.distribution, c.masked) for c in BENCHMARK)
+CPU_BENCHMARK = tuple(case(max(32, 5 * c.n // 64), c.b, c.c, c.distribution, c.masked) for c in BENCHMARK)
 CPU_CORRECTNESS = (
     case(32, 1, 128, masked=True),
     case(32, 2, 256, "cauchy", masked=True),

@@ -151,6 +151,11 @@ class Runner:
         self._checked(self.output)
         self._store()
 
+    def burst(self, seeds: list[int], null: bool = False) -> None:
+        """``call``, or ``null``, on the draw of each seed."""
+        for seed in seeds:
+            (self.null if null else self.call)(seed=seed)
+
     def again(self) -> None:
         """Store the last output once more: it differs from before where it was still being computed."""
         time.sleep(0.2)

@@ -14,6 +14,7 @@ import contextlib
 import os
 import resource
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -97,6 +98,13 @@ class Exchange:
         self.outputs.close()
 
 
+def compiler() -> list[Path]:
+    """Where the C compiler is that Triton calls for its launchers, if it is none of the system's."""
+    found = shutil.which(os.environ.get("CC") or "gcc")
+    folder = Path(os.path.realpath(found)).parent.parent if found else Path("/usr")
+    return [] if folder in (Path("/"), Path("/usr")) else [folder]
+
+
 class Session:
     """A sandboxed process of ``runner.py``.
 
@@ -131,7 +139,7 @@ class Session:
         try:
             self._process = launch(
                 argv,
-                read=[Path("/sys")] if device == "cuda" else (),
+                read=[Path("/sys"), *compiler()] if device == "cuda" else (),
                 write=[self.folder],
                 devices=sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else (),
                 limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
@@ -177,6 +185,10 @@ class Session:
     def null(self, seconds: float, **draw: Any) -> float:
         """Seconds of all that ``call`` does beside running the update. Raises as ``ask``."""
         return self._timed("null", seconds, draw)[1]
+
+    def burst(self, seconds: float, seeds: list[int], *, null: bool = False) -> float:
+        """Seconds of one ``call``, or ``null``, for each seed in one request. Raises as ``ask``."""
+        return self._timed("burst", seconds, {"seeds": seeds, "null": null})[1]
 
     def prepare(self, case: Case, base: int, seconds: float) -> None:
         """Make room for a case's inputs, which are drawn from ``base`` and a seed each time. Raises as ``ask``."""

@@ -52,12 +52,14 @@ SPACE = Space(
         ),
         Field(
             "format",
-            ("float32", "bfloat16", "float16"),
-            "number format of the projections; bfloat16 uses up most of the tolerance",
+            ("float32", "bfloat16", "float16", "bfloat16x3"),
+            "number format of the projections; bfloat16 uses up most of the tolerance, bfloat16x3 sums three such products",
         ),
         Field("product_format", ("float32", "float16"), "number format of left, right and o"),
         Field(
-            "output_format", ("float32", "float16"), "number format of the output's product; bfloat16 would miss the tolerance"
+            "output_format",
+            ("float32", "float16", "bfloat16x3"),
+            "number format of the output's product; bfloat16 would miss the tolerance",
         ),
     ]
 )
