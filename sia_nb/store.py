@@ -422,7 +422,8 @@ def run_name(config: RunConfig) -> str:
 def find_run(name: str, *, committed: bool = False) -> Run:
     """The run called ``name``: a path, or a folder name under results/runs or results/reference.
 
-    A run that repeats a committed one has its name: ``committed`` says which of the two is meant.
+    A run that repeats a committed one has its name: ``committed`` says which of the two is meant. Of committed ones a run that
+    a lesson was written about, kept under results/reference/lessons, comes before one of the study that stands there now.
 
     Raises:
         StoreError: there is none; the message names the nearest.
@@ -440,6 +441,7 @@ def find_folder(name: str, *, committed: bool = False) -> Path:
 
     own = [results_dir() / "runs" / name]
     reference = sorted((results_dir() / "reference").glob(f"*/*/{name}")) if name and "/" not in name else []
+    reference.sort(key=lambda path: (path.parent.parent.name == "lessons") is not committed)
     candidates = [Path(name), *(reference + own if committed else own + reference)]
     for path in candidates:
         if (path / "run.json").exists():

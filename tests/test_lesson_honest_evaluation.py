@@ -43,7 +43,7 @@ def test_trials_are_distinct_numbered_from_one_and_carry_the_best_so_far(tried):
         assert list(run["call"]) == list(range(1, len(run) + 1))
         assert list(run["best"]) == list(itertools.accumulate(run["value"], max))
         assert run["program"].is_unique
-    assert set(zip(tried["arm"], tried["seed"], strict=True)) == set(itertools.product(("H", "W", "W+H"), (0, 1, 2)))
+    assert set(zip(tried["arm"], tried["seed"], strict=True)) == set(itertools.product(("H", "W", "W+H"), range(5)))
 
 
 def test_reports_are_those_of_the_run_folders():

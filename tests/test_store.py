@@ -146,5 +146,11 @@ def test_a_run_that_repeats_a_committed_one_is_told_from_it(tmp_path, monkeypatc
     reference = Run.create(make_config("smoke"), tmp_path / "reference" / "lawbench" / "machine" / "same").path
     assert find_run("same").path == own and find_run("same", committed=True).path == reference
     assert find_run(str(own), committed=True).path == own
+    told = Run.create(make_config("smoke"), tmp_path / "reference" / "lessons" / "machine" / "same").path
+    assert find_run("same", committed=True).path == told
+    shutil.rmtree(own)
+    assert find_run("same").path == reference
+    Run.create(make_config("smoke"), own)
+    shutil.rmtree(told)
     shutil.rmtree(reference)
     assert find_run("same", committed=True).path == own

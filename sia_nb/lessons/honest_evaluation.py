@@ -96,26 +96,27 @@ def asked(task: str, arm: str, seed: int) -> list[tuple[str, float]]:
 
 
 def comparison(task: str = "denoising", arm: str = "H", seed: int = 0) -> dict[str, Any]:
-    """The first step of a run that was compared with an incumbent: "step", "program", "incumbent" (its program), "gain", "noise".
+    """The last step of a run that was kept: "step", "program", "incumbent" (the program before), "gain", "noise".
 
     Raises:
         StoreError: no such run, or no such step in it.
     """
     run = _one(task, arm, seed).run
     metrics = {step: run.metrics(step) for step in run.executed()}
-    for before, step in pairwise(metrics):
+    for before, step in reversed(list(pairwise(metrics))):
         now, incumbent = metrics[step], metrics[metrics[before]["incumbent"]]
-        if now["noise"] > 0:
+        if now["accepted"] and now["noise"] > 0:
             told = {"step": step, "program": now["solution"], "incumbent": incumbent["solution"]}
             return told | {"gain": now["score"] - incumbent["score"], "noise": now["noise"]}
-    raise StoreError(f"run {run.path.name} compared no step with an incumbent; take another seed or arm")
+    raise StoreError(f"run {run.path.name} kept no step after its first; take another seed or arm")
 
 
 def _one(task: str, arm: str, seed: int) -> Finished:
     for f in runs(task):
         if (f.arm, f.seed) == (arm, seed):
             return f
-    raise StoreError(f"no committed run of {task} with arm {arm} and seed {seed}; there are seeds 0, 1 and 2 of H, W and W+H")
+    seeds = ", ".join(str(n) for n in sorted({f.seed for f in runs(task)}))
+    raise StoreError(f"no committed run of {task} with arm {arm} and seed {seed}; there are seeds {seeds} of H, W and W+H")
 
 
 def transfer(name: str = "lawbench-full") -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The lesson on the loop: a committed run step by step, its decisions, and the noise that decides what is kept.
 
-The run is read from results/reference; only the noise is computed anew, by the verifier, from two of the run's own answers.
+The run is kept in results/reference/lessons, so that a new study leaves the lesson as it is; only the noise is computed anew,
+by the verifier, from two of the run's own answers.
 """
 
 from __future__ import annotations

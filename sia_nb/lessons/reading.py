@@ -1,6 +1,6 @@
 """The lesson on reading a trajectory: committed runs, their events as a table, and what went wrong in them, counted.
 
-All of it is read from results/reference. Ways to fail, of one execution:
+All of it is read from results/reference/lessons, which a new study leaves as it is. Ways to fail, of one execution:
 
     unreadable  answers of the policy that were handed to ``extract`` and gave no solution
     refused     solutions that were handed to the verifier and are none of the space (no valid spec)

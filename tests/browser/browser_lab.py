@@ -48,8 +48,8 @@ class Lab:
     def __init__(self, folder: Path):
         self.notebooks, self.results, self.log = folder / "notebooks", folder / "results", folder / "lab.log"
         shutil.copytree(notebooks.NOTEBOOKS, self.notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-        for task in ("lawbench", "denoising", "transfer"):
-            shutil.copytree(REFERENCE / task, self.results / "reference" / task)
+        for name in ("lawbench", "denoising", "transfer", "controls", "lessons"):
+            shutil.copytree(REFERENCE / name, self.results / "reference" / name)
         self._settings(folder / "settings")
         self.token = secrets.token_hex(16)
         with socket.socket() as s:
