@@ -212,11 +212,13 @@ def _output(out: _Lines, spec: dict[str, Any]) -> None:
         else:
             out(f"o = (o - mean) * torch.rsqrt(variance + EPS) * {scale}{across} + {shift}{across}")
     out("o = o.mul_(gate)" if spec["in_place"] else "o = o * gate")
+    if stepwise_first:
+        out("y_shape, o = o.shape[2:], o.flatten(2).mT")
     if low:
         out(f"o = {cast_to('o', spec['output_format'])}")
     back = ".float()" if low else ""
     if stepwise_first:
-        out(f'y = torch.matmul(o.flatten(2).mT, w["to_out"].mT){back}', "return y.unflatten(1, o.shape[2:])")
+        out(f'y = torch.matmul(o, w["to_out"].mT){back}', "return y.unflatten(1, y_shape)")
     else:
         out(f'return F.linear(o, w["to_out"]){back}')
     out("", "")
