@@ -83,8 +83,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "policy_url": "http://localhost:8000/v1",
     },
 }
-TASK_BUDGETS: dict[tuple[str, str], dict[str, Any]] = {  # where a task's verdicts cost little, a profile has more of them
+TASK_BUDGETS: dict[tuple[str, str], dict[str, Any]] = {  # where a task's verdicts cost little, a profile has more; or fewer
     ("cpu", "denoising"): {"verifier_calls": 40},
+    ("cpu", "trimul"): {"verifier_calls": 16},
 }
 PROFILE_NOTES = {
     "smoke": "three steps of 8 verifier calls: does everything work here?",

@@ -284,6 +284,9 @@ def feedback_view(run: Run, step: int) -> View:
     metrics, task, config, tau = run.metrics(step), get_task(run.config.task), run.config, trajectory(run, step)
     past = history(run, step)
     weights = "W" in config.arm
+    # what a weight update would train through: after a step that was rolled back, not its scaffold but the incumbent's
+    through = step if metrics["accepted"] else metrics["incumbent"]
+    rollouts = tau if through == step else trajectory(run, through)
     trained = [s.step for s in past if s.action == "weights"]
     return View(
         task=task.name,
@@ -298,11 +301,11 @@ def feedback_view(run: Run, step: int) -> View:
         allowed=ALLOWED[config.arm],
         algorithms=((config.algorithm,) if config.algorithm else ALGORITHMS) if weights else (),
         menu=MENU if weights else {},
-        rewards=rewards.of_proposals(tau, metrics) if weights else {},
+        rewards=rewards.of_proposals(rollouts, run.metrics(through)) if weights else {},
         levers=lever_records(past) if weights else {},
         budget_left=budget_left(run, step) if weights else {},
         training=training_summary(run, trained[-1]) if trained else None,
-        structured=rewards.structured(tau),
+        structured=rewards.structured(rollouts),
         weight_share=config.weight_share,
         seed=config.seed * 1000 + step,
     )

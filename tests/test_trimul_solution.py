@@ -60,7 +60,7 @@ def test_code_is_read_as_code_and_returned_as_it_runs():
         ("{", "unparsable", "JSON"),
         ("x" * 200_001, "unparsable", "200000"),
         ('{"projection": 1}', "unknown_field", "projections"),
-        ("{}", "missing_field", "projections"),
+        ("{}", "missing_field", "passes"),
         (SPACE.dump({**FALLBACK, "rows": 5}), "bad_value", "rows"),
         (SPACE.dump({**FALLBACK, "rows": False}), "bad_value", "rows"),
         ("import torch\ndef trimul(x:\n", "syntax", "line"),
@@ -90,7 +90,7 @@ def test_reading_solutions_imports_no_torch():
 @settings(max_examples=80, deadline=None)
 def test_every_cpu_program_meets_the_tolerance(spec, n, b, c, cauchy, masked):
     x, mask, weights = inputs(n, b, c, 32, seed=n, cauchy=cauchy, masked=masked)
-    coarse = spec["format"] == "bfloat16"  # whose errors do not average out over so few rows k
+    coarse = spec["format"].startswith("bfloat16")  # whose errors do not average out over so few rows k
     assert worst(load(compile_spec(spec))(x, mask, weights), oracle(x, mask, weights)) < (4 if coarse else 0.5)
 
 
@@ -105,7 +105,9 @@ def test_every_choice_meets_the_tolerance_at_benchmark_channels(field, value):
     for base in (FALLBACK, {**FALLBACK, "projections": "joined", "layout": "first", "gate": "glu", "rows": 8}):
         spec = {**base, field: value}
         error = worst(load(compile_spec(spec))(x, mask, weights), expected)
-        assert error < (0.95 if "bfloat16" in spec.values() else 0.2 if "float16" in spec.values() else 1e-3)
+        assert error < (
+            0.95 if {"bfloat16", "bfloat16x2", "bfloat16x3"} & set(spec.values()) else 0.2 if "float16" in spec.values() else 1e-3
+        )
 
 
 @given(eager_spec)
@@ -128,7 +130,8 @@ def test_programs_read_the_weights_at_every_call_change_no_input_and_keep_no_res
 @given(spec_of)
 @settings(max_examples=30)
 def test_different_specs_that_say_something_else_are_different_programs(spec):
-    for field in ("projections", "layout", "rows", "format", "product_format", "output_format"):
+    ways = ("projections", "layout", "rows") if spec["passes"] == "torch" else ()
+    for field in ("passes", *ways, "format", "product_format", "output_format"):
         for value in SPACE.as_dict()[field]["values"]:
             assert (compile_spec({**spec, field: value}) == compile_spec(spec)) == (value == spec[field])
 

@@ -1,11 +1,14 @@
 """TriMul's verifier: honest programs pass, each cheat and each broken program is rejected for what it does."""
 
 import contextlib
+import inspect
 import itertools
 import json
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from sia_nb.tasks.process import Failed
 from sia_nb.tasks.trimul import verifier as module
 from sia_nb.tasks.trimul.instances import Cases
 from sia_nb.tasks.trimul.judge import Judge, Timing
-from sia_nb.tasks.trimul.reference import case
+from sia_nb.tasks.trimul.reference import EPS, case, update
 from sia_nb.tasks.trimul.session import Exchange, Session, compiler
 from sia_nb.tasks.trimul.solution import FALLBACK, SPACE
 from sia_nb.tasks.trimul.verifier import TriMulVerifier
@@ -218,6 +221,21 @@ def test_full_and_seal_measure_anew(verifier):
     assert full.valid and full.metrics["speedup"] != quick.metrics["speedup"]
     assert sealed["speedup"] > 0 and sealed["speedup"] != full.value and sealed["n"] == 2 and sealed["speedup_se"] > 0
     assert TASK.report_metric in sealed
+
+
+@pytest.mark.slow
+def test_the_reference_beside_itself_scores_one_next_to_a_busy_process(tmp_path):
+    body = inspect.getsource(update).split(":\n", 1)[1].replace('"""', 'r"""', 1)
+    source = f"EPS = {EPS}\n\n\ndef trimul(x, mask, weights):\n" + body
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        with TriMulVerifier(Path(), tmp_path, instance="cpu") as verifier:
+            verdict = verifier.full(Solution("code", source))
+    finally:
+        busy.kill()
+        busy.wait()
+    assert verdict.valid, verdict.reason
+    assert abs(verdict.value - 1) < max(0.05, 3 * verdict.metrics["se"])
 
 
 @pytest.mark.slow

@@ -1,24 +1,16 @@
 """A CPU spec as readable PyTorch: ``prepare`` the weights, ``project``, ``product``, ``output``, and ``trimul`` over them.
 
-The weights are prepared at every call, since a caller may change them in place between calls. ``bfloat16x3`` has three
-bfloat16 products in one for a product of float32: a = a₁ + a₂, b = b₁ + b₂ with a₁, b₁ in bfloat16, and
-a b ≈ a₁ b₁ + a₁ b₂ + a₂ b₁, so that only the result is rounded to bfloat16 (Henry et al. 2019).
+The weights are prepared at every call, since a caller may change them in place between calls.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from . import compile_cpp
+from .cpu_formats import SPLIT, SPLIT_TEXT, cast_to, dtype
+
 PROJECTIONS = ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")
-SPLIT = "bfloat16x3"
-SPLIT_TEXT = '''def split(values, weight):
-    """values with three times the columns: a product of two such, one of them a weight, sums three bfloat16 products."""
-    high = values.to(torch.bfloat16)
-    low = (values - high).to(torch.bfloat16)
-    return torch.cat((high, low, high) if weight else (high, high, low), -1)
-
-
-'''
 MOVED_TEXT = '''def moved(values):
     """values [B, I, K, H] as [B, H, I, K]: copied a matrix at a time, for which PyTorch has its fastest transposition."""
     batch, i, k, h = values.shape
@@ -45,18 +37,10 @@ class _Lines:
         return "\n".join(self.lines) + "\n"
 
 
-def _dtype(number_format: str) -> str:
-    """The number format that is stored."""
-    return "bfloat16" if number_format == SPLIT else number_format
-
-
-def _cast(value: str, number_format: str, weight: bool = False) -> str:
-    """``value``, a float32 tensor, as a product in ``number_format`` wants it."""
-    return f"split({value}, weight={weight})" if number_format == SPLIT else f"{value}.to(torch.{number_format})"
-
-
 def compile_spec(spec: dict[str, Any]) -> str:
     """The Python module that ``spec`` (of ``solution.SPACE``) stands for; it defines ``trimul`` and runs by itself."""
+    if spec["passes"] == "cpp":
+        return compile_cpp.compile_spec(spec)
     out = _Lines()
     tricks = [f"projections {spec['projections']}", f"channels {spec['layout']}", f"product by {spec['product']}"]
     tricks += [f"{spec['rows']} rows at a time"] if spec["rows"] else []
@@ -65,7 +49,7 @@ def compile_spec(spec: dict[str, Any]) -> str:
     ] * (spec["gate"] == "compiled")
     out(f'"""The triangular multiplicative update on a CPU: {"; ".join(tricks)}."""', "")
     out("import torch", "import torch.nn.functional as F", "", f"EPS = {1e-5}", "", "")
-    if SPLIT in (spec["format"], spec["output_format"]):
+    if {spec["format"], spec["output_format"]} & set(SPLIT):
         out(*SPLIT_TEXT.splitlines())
     if spec["layout"] == "moved" or (spec["layout"] == "last" and spec["product"] == "matmul"):
         out(*MOVED_TEXT.splitlines())
@@ -89,9 +73,9 @@ def _prepare(out: _Lines, spec: dict[str, Any]) -> None:
         out('w["right"] = torch.cat([w["right_proj"], w["right_gate"]])')
     if spec["format"] != "float32":
         out(f"for name in {_products(spec)}:".replace("'", '"'))
-        out(f"    w[name] = {_cast('w[name]', spec['format'], True)}")
+        out(f"    w[name] = {cast_to('w[name]', spec['format'], True)}")
     if spec["output_format"] != "float32":
-        out('w["to_out"] = ' + _cast('w["to_out"]', spec["output_format"], True))
+        out('w["to_out"] = ' + cast_to('w["to_out"]', spec["output_format"], True))
     out("return w", "", "")
     out.indent -= 1
 
@@ -121,11 +105,11 @@ def _project(out: _Lines, spec: dict[str, Any]) -> None:
     out(f'"""left and right {shape} and the output\'s gate {gate_shape} of the rows x [B, I, K, C] with mask [B, I, K]."""')
     out('x = F.layer_norm(x, x.shape[-1:], w["norm.weight"], w["norm.bias"], EPS)')
     if spec["format"] != "float32":
-        out(f"x = {_cast('x', spec['format'])}")
+        out(f"x = {cast_to('x', spec['format'])}")
     if first:
         out("x = x.permute(0, 3, 1, 2)")
     sigmoid = "sigmoid_()" if spec["in_place"] else "sigmoid()"
-    cast = f".to(torch.{spec['product_format']})" if spec["product_format"] != _dtype(spec["format"]) else ""
+    cast = f".to(torch.{spec['product_format']})" if spec["product_format"] != dtype(spec["format"]) else ""
 
     def linear(name: str) -> str:
         return f'{"" if first else "F."}linear(x, w["{name}"])'
@@ -228,11 +212,13 @@ def _output(out: _Lines, spec: dict[str, Any]) -> None:
         else:
             out(f"o = (o - mean) * torch.rsqrt(variance + EPS) * {scale}{across} + {shift}{across}")
     out("o = o.mul_(gate)" if spec["in_place"] else "o = o * gate")
+    if stepwise_first:
+        out("y_shape, o = o.shape[2:], o.flatten(2).mT")
     if low:
-        out(f"o = {_cast('o', spec['output_format'])}")
+        out(f"o = {cast_to('o', spec['output_format'])}")
     back = ".float()" if low else ""
     if stepwise_first:
-        out(f'y = torch.matmul(o.flatten(2).mT, w["to_out"].mT){back}', "return y.unflatten(1, o.shape[2:])")
+        out(f'y = torch.matmul(o, w["to_out"].mT){back}', "return y.unflatten(1, y_shape)")
     else:
         out(f'return F.linear(o, w["to_out"]){back}')
     out("", "")
@@ -252,7 +238,7 @@ def _trimul(out: _Lines, spec: dict[str, Any]) -> None:
     first, last = "(batch, h, n, n)", "(batch, n, n, h)"
     sides, gates = last if sides_last else first, last if gate_last else first
     out(f"left, right = (torch.empty({sides}, dtype=torch.{spec['product_format']}) for _ in range(2))")
-    out(f"gate, y = torch.empty({gates}, dtype=torch.{_dtype(spec['format'])}), torch.empty_like(x)")
+    out(f"gate, y = torch.empty({gates}, dtype=torch.{dtype(spec['format'])}), torch.empty_like(x)")
     side = "[:, i]" if sides_last else "[:, :, i]"
     gate = "[:, i]" if gate_last else "[:, :, i]"
     out(f"blocks = [slice(i, i + {spec['rows']}) for i in range(0, n, {spec['rows']})]", "for i in blocks:")

@@ -158,6 +158,8 @@ class Session:
         if ready is None:
             self.fail("crash", "the process did not start")
         self._first = self._tree()
+        if device == "cpu":
+            self._place(threads)
         self._placed: dict[int, Any] = {}
         self.moved()
         self.about = self.ask("about", 60)
@@ -249,6 +251,16 @@ class Session:
         raise Failed(kind, message + (f" ({hit or said})" if hit or said else ""))
 
     # --- stopping and watching ----------------------------------------------------------------------
+    def _place(self, count: int) -> None:
+        """Keep the process to the last ``count`` cores, the reference's as the candidate's. Each would stay on a core of its
+        own otherwise, and one of these may be slower for as long as something else runs beside it."""
+        if not hasattr(os, "sched_setaffinity"):
+            return
+        cores = sorted(os.sched_getaffinity(0))[-count:]
+        for pid in self._first:
+            for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+                os.sched_setaffinity(thread, cores)
+
     def _tree(self) -> list[int]:
         return warden.descendants(self._process.pid)
 

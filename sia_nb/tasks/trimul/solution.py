@@ -23,6 +23,12 @@ MAX_BYTES = 200_000
 SPACE = Space(
     [
         Field(
+            "passes",
+            ("torch", "cpp"),
+            "norms, gates and mask: PyTorch's operations, or own C++, one pass each, for which only product and formats matter",
+            kind="structure",
+        ),
+        Field(
             "projections",
             ("separate", "sides", "joined"),
             "five products, one a side and the gate's, or one of all five",
@@ -52,8 +58,8 @@ SPACE = Space(
         ),
         Field(
             "format",
-            ("float32", "bfloat16", "float16", "bfloat16x3"),
-            "number format of the projections; bfloat16 uses up most of the tolerance, bfloat16x3 sums three such products",
+            ("float32", "bfloat16", "float16", "bfloat16x2", "bfloat16x3"),
+            "number format of the projections; bfloat16 uses up most of the tolerance, x2 and x3 sum so many such products",
         ),
         Field("product_format", ("float32", "float16"), "number format of left, right and o"),
         Field(
@@ -65,6 +71,7 @@ SPACE = Space(
 )
 
 FALLBACK = {
+    "passes": "torch",
     "projections": "separate",
     "layout": "last",
     "product": "einsum",

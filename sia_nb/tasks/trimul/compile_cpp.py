@@ -1,0 +1,104 @@
+"""A CPU spec whose norms, gates and mask are own C++, one pass over memory each; the products stay PyTorch's.
+
+The C++ stands in ``kernels/passes.cpp`` and in the program, which builds it with the machine's g++ when it is loaded, or
+finds it built by an earlier one of the same folder of temporary files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .cpu_formats import SPLIT, SPLIT_TEXT, cast_to
+
+SOURCE = Path(__file__).parent / "kernels" / "passes.cpp"
+KINDS = {"float32": 0, "bfloat16": 1, **SPLIT}  # of rows that ``normalise`` writes; others are cast from float32
+PRODUCT = {"einsum": 'torch.einsum("bhik,bhjk->bhij", left, right)', "matmul": "torch.matmul(left, right.mT)"}
+
+HEAD = '''"""The triangular multiplicative update on a CPU: {format}, product by {product} in {product_format}, output in {output_format}; the rest in C++."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+
+import torch
+import torch.nn.functional as F
+
+SOURCE = r"""
+{source}"""
+FLAGS = (
+    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-fopenmp",
+    "-shared", "-fPIC",
+)  # fmt: skip
+
+
+def build():
+    """SOURCE as a library, built once in a folder of temporary files."""
+    name = hashlib.sha256(" ".join((SOURCE, *FLAGS)).encode()).hexdigest()[:16]
+    path = os.path.join(tempfile.gettempdir(), "passes_" + name)
+    if not os.path.exists(path + ".so"):
+        with open(path + ".cpp", "w") as file:
+            file.write(SOURCE)
+        subprocess.run(["g++", *FLAGS, "-o", path + ".part", path + ".cpp"], check=True)
+        os.replace(path + ".part", path + ".so")
+    return ctypes.CDLL(path + ".so")
+
+
+LIBRARY = build()
+
+
+def run(name, *args):
+    """Call a function of the library: tensors by address, numbers as long."""
+    call = getattr(LIBRARY, name)
+    call(*(ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else ctypes.c_long(a) for a in args))
+
+
+'''
+BODY = '''@torch.no_grad()
+def trimul(x, mask, weights):
+    """y [B, N, N, C] of x [B, N, N, C] and mask [B, N, N]."""
+    x, mask, w = x.contiguous(), mask.contiguous(), {{name: weight.contiguous() for name, weight in weights.items()}}
+    (batch, n, _, c), h = x.shape, len(w["left_proj"])
+    joined = torch.cat([w[name] for name in ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")])
+    rows = torch.empty(batch * n * n, {width}, dtype=torch.{stored})
+    run("normalise", x, w["norm.weight"], w["norm.bias"], rows, batch * n * n, c, {kind})
+    p = F.linear({rows}, {joined}){wide}
+    sides = torch.empty(batch, 2 * h, n, n)
+    run("gate", p, mask, sides, batch, n * n, h, {low})
+    left, right = sides{to_product}.split(h, 1)
+    o = ({product}){from_product}.contiguous()
+    rows = torch.empty(batch, n, n, h)
+    run("finish", o, p, w["to_out_norm.weight"], w["to_out_norm.bias"], rows, batch, n * n, h, {low})
+    return F.linear({out_rows}, {out_weight}){out_wide}
+'''
+
+
+def compile_spec(spec: dict[str, Any]) -> str:
+    """The Python module that ``spec`` (of ``solution.SPACE``, its ``passes`` "cpp") stands for."""
+    own, out, between = spec["format"], spec["output_format"], spec["product_format"]
+    kind = KINDS.get(own, 0)
+    same = lambda value, number_format, weight=False: (
+        value if number_format == "float32" else cast_to(value, number_format, weight)
+    )
+    head = HEAD.format(source=SOURCE.read_text(encoding="utf-8"), **spec)
+    return (
+        head
+        + (SPLIT_TEXT if {own, out} & set(SPLIT) else "")
+        + BODY.format(
+            width=f"{kind} * c" if kind > 1 else "c",
+            stored="bfloat16" if kind else "float32",
+            kind=kind,
+            rows="rows" if own in KINDS else cast_to("rows", own),
+            joined=same("joined", own, True),
+            wide="" if own in KINDS else ".float()",
+            low=int(kind > 0),
+            to_product="" if between == "float32" else f".to(torch.{between})",
+            from_product="" if between == "float32" else ".float()",
+            product=PRODUCT[spec["product"]],
+            out_rows=same("rows", out),
+            out_weight=same('w["to_out"]', out, True),
+            out_wide="" if out == "float32" else ".float()",
+        )
+    )
