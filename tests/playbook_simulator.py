@@ -292,7 +292,7 @@ def loop(run: Run, steps: int = 8, noise: float = 0.001, allowed: tuple[str, ...
         trajectory, metrics, score = execute(run, source, step)
         accepted = step == 1 or score > kept + noise
         if accepted:
-            incumbent, kept = source, score
+            incumbent, kept, through = source, score, (trajectory, metrics)  # what a weight update would train through
         action = out.decisions[-1].action if out.decisions else "init"
         out.history.append(StepSummary(step, action, score, noise, accepted, edits, metrics["used"]))
         out.scores.append(score)
@@ -305,7 +305,7 @@ def loop(run: Run, steps: int = 8, noise: float = 0.001, allowed: tuple[str, ...
         view = View(
             run.task.name, spec, step, source, incumbent, trajectory, metrics, tuple(out.history), steps - step, seed=run.seed,
             allowed=allowed, algorithms=ALGORITHMS if "weights" in allowed else (), levers=levers_of(out.history),
-            rewards=of_proposals(trajectory, metrics), structured=structured(trajectory),
+            rewards=of_proposals(*through), structured=structured(through[0]),
         )  # fmt: skip
         decision = agent.decide(view)
         out.decisions.append(decision)

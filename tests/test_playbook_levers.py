@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +11,12 @@ from hypothesis import strategies as st
 from playbook_simulator import toy
 from stories import Story, crossroads, lever, scaffold, searching, summary
 
+from sia_nb import phases
 from sia_nb.agents.playbook import PlaybookFeedbackAgent
+from sia_nb.agents.playbook.levers import barred
 from sia_nb.agents.playbook.sizing import rollouts_for
+from sia_nb.agents.rewards import of_proposals, structured
+from sia_nb.store import Run
 from sia_nb.training.hyper import ALGORITHMS, make_hyper
 
 TASK = toy("twelve")
@@ -268,3 +273,21 @@ def test_a_weight_update_does_not_make_a_failed_edit_worth_another_try(kept):
     improvement = AGENT.improve(crossroads(TASK, history=history))
     assert improvement.edits and set(improvement.edits) != set(failed)
     assert "The step had new weights" in improvement.report
+
+
+def test_training_is_judged_by_the_scaffold_that_it_would_go_through():
+    """In the committed runs of both levers: a rolled-back step that masks answers does not stand for an incumbent that does not."""
+    differ = 0
+    for path in sorted((Path(__file__).parent.parent / "results" / "reference").glob("*/*/*-W+H-*")):
+        run = Run(path)
+        for step in run.executed()[:-1]:
+            metrics = run.metrics(step)
+            through = step if metrics["accepted"] else metrics["incumbent"]
+            view = phases.feedback_view(run, step)
+            assert view.structured == structured(phases.trajectory(run, through))
+            assert view.rewards == of_proposals(phases.trajectory(run, through), run.metrics(through))
+            if view.structured != structured(phases.trajectory(run, step)):
+                differ += 1
+                turn = barred(view)
+                assert turn is not None and turn.lever == "harness" and turn.rule == "first_structured_output"
+    assert differ

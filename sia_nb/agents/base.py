@@ -49,13 +49,15 @@ class View:
     algorithms: tuple[str, ...] = ()  # the weight-update algorithms this run permits
     seed: int = 0
     menu: dict[str, str] = field(default_factory=dict)  # algorithm → "chosen when", of training.hyper.MENU
-    rewards: dict[str, float] = field(default_factory=dict)  # of the policy's own proposals: rewards.of_proposals
+    # of the policy's own proposals in the scaffold that a weight update would train through, which is the incumbent where A_g was
+    # rolled back: rewards.of_proposals
+    rewards: dict[str, float] = field(default_factory=dict)
     # "harness", "weights", where tried: tries, kept, last_gain (over the incumbent), last_noise, last_verifier_calls, last_tokens
     levers: dict[str, dict[str, float]] = field(default_factory=dict)
     budget_left: dict[str, float] = field(default_factory=dict)  # of the whole run: steps, verifier_calls, tokens
     weight_share: float = 0.75  # share of a weight step's verifier calls and tokens that training may spend
     training: dict[str, Any] | None = None  # the last weight update's result.json (training.trainer.Result); None: none yet
-    structured: bool = False  # the last sample asked for a grammar: every answer is a solution
+    structured: bool = False  # that scaffold's last sample asked for a grammar: every answer is a solution
 
 
 @dataclass(frozen=True)
