@@ -123,6 +123,7 @@ class Session:
         self._process: Any = None
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN)}
+        env |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}  # freed memory stays: no page is fetched twice
         env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of compilers that outlives a call
         env |= {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"), "TRITON_CACHE_DIR": str(self.folder / "triton")}
         env |= {name: os.environ[name] for name in PASSED_ON if device == "cuda" and name in os.environ}
