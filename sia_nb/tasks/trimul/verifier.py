@@ -29,7 +29,7 @@ from .machine import describe, gpu_state, gpu_there, no_gpu, threads, to_itself
 from .session import Exchange, Session
 from .solution import SPACES, check_code, compile_solution
 
-METHOD = 3  # counted up when times are taken otherwise, so that none taken before is remembered
+METHOD = 4  # counted up when times are taken otherwise, so that none taken before is remembered
 FILES = Files("trimul", "make data")
 CODE_SECONDS, CALL_SECONDS = 120.0, 60.0  # of a whole verdict; of the first call on a case, in which it may compile
 SPEC_SECONDS = 900.0
