@@ -23,7 +23,9 @@ from sia_nb.view import training
 from sia_nb.view.explorer import compare, files
 from sia_nb.view.explorer.model import Explorer
 
-REFERENCE = sorted(p.parent for p in (ROOT / "results" / "reference").glob("*/*/*/run.json"))
+COMMITTED = sorted(p.parent for p in (ROOT / "results" / "reference").glob("*/*/*/run.json"))
+# one a name: those of lessons, which a new study leaves as they are, come last
+REFERENCE = list({path.name: path for path in COMMITTED}.values())
 BOTH = next(p for p in REFERENCE if p.name.startswith("lawbench-W+H") and "-s0-" in p.name)  # weight updates in steps 5 and 7
 
 

@@ -131,7 +131,7 @@ class Lab:
 
     def reference_run(self, words: str) -> Path:
         """The copy of the committed run whose name starts with ``words``."""
-        return next(p.parent for p in sorted(self.results.glob(f"reference/*/*/{words}*/run.json")))
+        return next(p.parent for p in sorted(self.results.glob(f"reference/lessons/*/{words}*/run.json")))
 
     def stop(self) -> None:
         """End the server, its kernels and all that they started."""

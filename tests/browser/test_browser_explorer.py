@@ -102,7 +102,7 @@ def page_of(chromium, tmp_path):
 
 def reference_run(words, folder):
     """A copy of a committed run."""
-    found = next(p.parent for p in sorted(REFERENCE.glob(f"*/*/{words}*/run.json")))
+    found = next(p.parent for p in sorted(REFERENCE.glob(f"lessons/*/{words}*/run.json")))
     return shutil.copytree(found, folder / found.name)
 
 
