@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from trust import table
 
 pytest_plugins = ["pytester"]
 
@@ -47,7 +48,9 @@ def suites(pytester, monkeypatch):
 @pytest.mark.parametrize("more", [(), ("-n", "2")], ids=["one process", "two"])
 def test_every_case_is_counted_once(suites, more):
     result = suites.runpytest_subprocess("-m", "trust", "--trust", "out/trust.json", *more)
-    rows = json.loads((suites.path / "out" / "trust.json").read_text())
+    said = json.loads((suites.path / "out" / "trust.json").read_text())
+    rows = said["rows"]
+    assert said["commit"] and said["python"] and "cores" in said["hardware"] and said["seconds"] >= 0
     counted = {(r["suite"], r["backend"]): (r["tried"], r["held"], r["failed"], r["not_held"], r["skipped"]) for r in rows}
     assert counted == {
         ("attacks", "moat"): (1, 0, 1, ["test_each[moat]"], ["no water"]),
@@ -66,3 +69,16 @@ def test_a_suite_alone_runs_its_slow_tests_too(suites):
 
 def test_a_suite_with_one_backend(suites):
     suites.runpytest_subprocess("--suite", "attacks:wall").assert_outcomes(passed=1, deselected=5)
+
+
+def test_the_readme_s_table_is_that_of_the_committed_run():
+    root = Path(__file__).parent.parent
+    said = json.loads((root / "results" / "reference" / "trust.json").read_text())
+    readme = (root / "README.md").read_text()
+    lines = table(said["rows"]).splitlines()
+    cells = [line.split(" | ") for line in lines if line.startswith("|")]
+    assert all(" | ".join(c) in readme for c in cells), "run make trust, and put its table here"
+    for row in said["rows"]:
+        assert row["failed"] == 0 or (row["suite"], row["backend"]) in {("attacks", "plain"), ("attacks", "sandlock")}
+        assert all(Path(word).exists() for word in row["command"].split() if word.startswith("tests/"))
+    assert f"`make trust` took {said['seconds'] / 60:.0f} minutes" in " ".join(readme.split())

@@ -15,7 +15,11 @@ It may import nothing of the kit, so that what it says does not hang on what it 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shlex
+import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +138,7 @@ class Table:
     """Adds the reports up; writes the file and prints the table at the end."""
 
     def __init__(self, config: pytest.Config):
-        self.config = config
+        self.config, self.began = config, time.monotonic()
         self.rows: dict[tuple[str, str], Row] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -156,8 +160,25 @@ class Table:
         if self.config.option.trust:
             path = Path(self.config.option.trust)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+            said = {
+                "format": 1,
+                **machine(Path(self.config.rootpath)),
+                "seconds": round(time.monotonic() - self.began),
+                "rows": rows,
+            }
+            path.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
             terminalreporter.write_line(f"\nwritten: {path}")
+
+
+def machine(root: Path) -> dict[str, str]:
+    """Of what this was said, and where: the commit, with + where the tree was changed, Python, kernel and cores."""
+    git = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
+    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    return {
+        "commit": commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else ""),
+        "python": platform.python_version(),
+        "hardware": f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores",
+    }
 
 
 def table(rows: list[dict]) -> str:
