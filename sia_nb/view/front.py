@@ -197,7 +197,7 @@ def _place(ax: Any, labels: list[tuple[float, float, str]], marks: list[tuple[fl
                 side, share = ("left", 0.0) if dx > 0.3 else ("right", 1.0) if dx < -0.3 else ("center", 0.5)
                 x0, y0 = at[0] + far * dx * pixel - share * width, at[1] + far * dy * pixel - height / 2
                 box = (x0, y0, x0 + width, y0 + height)
-                hidden = sum(box[0] <= a <= box[2] and box[1] <= b <= box[3] for a, b in dots)
+                hidden = int(((dots >= box[:2]) & (dots <= box[2:])).all(axis=1).sum())
                 over = sum(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken)
                 over += not (frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1)
                 tries.append((over, hidden + 0.35 * far, (far * dx, far * dy), side, box))
