@@ -87,6 +87,10 @@ class TrajectoryWriter:
             ) from error
 
 
+# What a line that holds no event raises when it is read as one.
+NO_EVENT = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+
+
 class Trajectory:
     """A recorded trajectory, read whole. ``damaged`` lists the numbers of lines that are no event."""
 
@@ -111,7 +115,7 @@ class Trajectory:
                 try:
                     raw = json.loads(line)
                     events.append(Event(int(raw["id"]), str(raw["kind"]), float(raw["seconds"]), dict(raw["data"])))
-                except (ValueError, KeyError, TypeError):
+                except NO_EVENT:
                     damaged.append(number)
         return cls(events, damaged)
 

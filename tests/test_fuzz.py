@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sia_nb.agents.record import AgentRecorder, read_calls
@@ -99,6 +99,10 @@ def test_any_bytes_are_read_as_a_trajectory_line_by_line(tmp_path, trust):
     path = tmp_path / "t.jsonl"
 
     @given(st.lists(st.binary(max_size=60) | events.map(lambda e: json.dumps(e).encode()), max_size=8))
+    @example(
+        [b'{"id": Infinity, "kind": "start", "seconds": 0, "data": {}}', b'{"id": 0, "kind": "start", "seconds": 1' + b"0" * 400]
+    )
+    @example([b"[" * 100_000])
     def check(lines):
         examples(trust)
         path.write_bytes(b"\n".join(lines) + b"\n")

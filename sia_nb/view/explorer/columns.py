@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ...trajectory import NO_EVENT
+
 COLUMNS = {
     "start": "i8",  # byte offset of the line
     "length": "i8",  # bytes of the line, without its newline
@@ -33,7 +35,6 @@ MISSING = {"reward": np.nan, "valid": -1, "failed": False, "failure": 0, "tokens
 SPENT = ("verifier_calls", "tokens")  # a budget that ran out as planned is no failure
 MOST_WORDS = 60_000
 _HEAD, _DATA = b'{"id":', b',"data":{'
-NO_EVENT = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading a line that holds none raises
 _INT64 = 2**63 - 1
 _scan = json.JSONDecoder().scan_once  # json.loads without its overhead of a microsecond a line
 
@@ -47,7 +48,7 @@ def parse(line: str) -> tuple[int, str, float, dict[str, Any]]:
     """(id, kind, seconds, data) of a line.
 
     Raises:
-        ValueError, KeyError, TypeError, OverflowError, RecursionError: it holds no event.
+        One of ``NO_EVENT``: it holds no event.
     """
     raw = json.loads(line)
     number, seconds = int(raw["id"]), float(raw["seconds"])

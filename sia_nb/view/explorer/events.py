@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError, StoreError, nearest
+from ...trajectory import NO_EVENT
 from .columns import Table, parse
 from .describe import summary
 from .search import matches
@@ -229,7 +230,7 @@ class EventLog:
         line = self._read(int(self.table["start"][number]), int(self.table["length"][number]))
         try:
             event_id, kind, seconds, data = parse(line.decode("utf-8", "replace"))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except NO_EVENT:
             raise StoreError(f"trajectory: {self.path} was written anew while it was read; refresh and look again.") from None
         return {"id": event_id, "kind": kind, "seconds": seconds, "data": data}
 
