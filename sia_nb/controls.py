@@ -24,13 +24,12 @@ May import everything but ``loop`` and ``phases``.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -41,7 +40,7 @@ from .config import RunConfig
 from .errors import ConfigError, InvalidSolution, StoreError, nearest
 from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, promoted
 from .steps import verifier_for
-from .store import data_dir, hardware, machine_name, provenance, read_json, read_lines, results_dir, write_json
+from .store import alone, data_dir, hardware, machine_name, provenance, read_json, read_lines, results_dir, write_json
 from .study import scaffold, teller
 from .tasks import get_task
 from .tasks.base import Task, Verifier
@@ -124,7 +123,7 @@ class Control:
         path = self.folder / "control.json"
         if path.exists():
             return read_json(path)
-        with self._alone():
+        with alone(self.folder, "name another arm or seed"):
             if not (self.folder / "plan.json").exists():
                 write_json(self.folder / "plan.json", self.plan)
             data = self.task.fetch(data_dir(), seed=self.config.seed)["files"]
@@ -251,23 +250,6 @@ class Control:
         if time.monotonic() - self._told >= TELL_EVERY:
             self._told = time.monotonic()
             teller(self.echo)(what, share, left)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the folder, so that processes side by side do different controls."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / ".lock", "w")
-        except OSError as error:
-            raise StoreError(f"{self.folder}: cannot be written: {error.strerror}; check the disk and its rights") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StoreError(
-                    f"{self.folder} is in use by another process; wait for it, or name another arm or seed"
-                ) from None
-            yield
 
 
 def publish(control: Control) -> Path:

@@ -136,7 +136,8 @@ def run_generation(run: Run, step: int = 1, *, policy: Any = None, verifier: Ver
     )
     workdir, record = folder / "work", [folder / "trajectory.jsonl", folder / "metrics.json"]
     remove_tree(workdir)
-    if spent(run, step, "run"):  # killed just before the mark; done again, its seconds would not be the ledger's
+    # killed just before the mark: done again, its seconds would not be the ledger's
+    if spent(run, step, "run") and all(file.exists() for file in record):
         run.finish(step, "run", record)
         return run.metrics(step)
     workdir.mkdir(parents=True)
@@ -359,9 +360,9 @@ def report(run: Run) -> dict[str, Any]:
                 )
         if (here := hardware()) != run.info["hardware"]:
             run.notice(f"the report was made on another machine than the run began on: {here}")
-    spent = [run.metrics(g)["used"] for g in steps]
-    sealed["baseline"] |= {k: spent[0][k] for k in ("verifier_calls", "tokens")}
-    sealed[run.config.arm] |= {k: sum(s[k] for s in spent) for k in ("verifier_calls", "tokens")}
+    used = [run.metrics(g)["used"] for g in steps]
+    sealed["baseline"] |= {k: used[0][k] for k in ("verifier_calls", "tokens")}
+    sealed[run.config.arm] |= {k: sum(u[k] for u in used) for k in ("verifier_calls", "tokens")}
     result = {
         "format": 1,
         "run": run.path.name,

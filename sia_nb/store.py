@@ -31,7 +31,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -380,6 +380,29 @@ def keeps(phase: Callable[..., Any]) -> Callable[..., Any]:
             return phase(run, *args, **more)
 
     return guarded
+
+
+@contextlib.contextmanager
+def alone(folder: Path, otherwise: str) -> Iterator[None]:
+    """Hold a folder, made where it is not there, so that processes side by side do different things.
+
+    Args:
+        otherwise: what a second process may do instead of waiting, for the error.
+
+    Raises:
+        StoreError: another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror}; check the disk and its rights") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"{folder} is in use by another process; wait for it, or {otherwise}") from None
+        yield
 
 
 def machine_name(hardware: str) -> str:

@@ -19,7 +19,7 @@ from sia_nb.config import make_config
 from sia_nb.controls import Control, parse_arms
 from sia_nb.errors import ConfigError, InvalidSolution, StoreError
 from sia_nb.sealed_report import EXAMINED, PROMOTED, promoted
-from sia_nb.store import ROOT, Run, data_dir, hardware, machine_name, read_json, read_lines, run_name, write_json
+from sia_nb.store import ROOT, Run, alone, data_dir, hardware, machine_name, read_json, read_lines, run_name, write_json
 from sia_nb.tasks.base import Instance, Score, Solution
 from sia_nb.training import proposals as drawing
 from sia_nb.training import rollouts, trainer
@@ -219,7 +219,7 @@ def test_a_folder_in_use_or_of_other_parameters_is_refused(toy):
     one = control("random", calls=5)
     one.run()
     (one.folder / "control.json").unlink()
-    with one._alone(), pytest.raises(StoreError, match="in use by another process"):
+    with alone(one.folder, "wait"), pytest.raises(StoreError, match="in use by another process"):
         control("random", calls=5).run()
     write_json(one.folder / "plan.json", read_json(one.folder / "plan.json") | {"seed": 7})
     with pytest.raises(StoreError, match="other parameters"):

@@ -14,6 +14,7 @@ import pytest
 
 from sia_nb.store import ROOT, read_json, read_lines
 from sia_nb.tasks import get_task
+from sia_nb.tasks.trimul.floor import geometric_mean
 from sia_nb.trajectory import Trajectory
 from sia_nb.view import changes, collect, controls, front, training, transfer
 from sia_nb.view.paper import PAPER
@@ -29,11 +30,11 @@ WORDS = dict(
         strict=True,
     )
 )
-LAW, DEN, CTL = "LawBench", "single-cell denoising", "controls"
+LAW, DEN, CTL, TRI = "LawBench", "single-cell denoising", "controls", "the TriMul kernel"
 ALL = ("H", "W", "W+H")
 
 
-@lru_cache(4)
+@lru_cache(8)
 def section(name: str) -> str:
     """The text under ``## What came out: name``, on one line, without pictures and code."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -332,6 +333,24 @@ def told_apart():
     return [(high - low) / 2 for _, low, high in (paired(task, "H", "local") for task in ("lawbench", "denoising"))]
 
 
+@lru_cache(1)
+def kernel():
+    return read_json(ROOT / "results/reference/trimul/nvidia-h200/best.json")
+
+
+def timed(name):
+    """A program's geometric means: µs by the device, that by the floor, µs on the board."""
+    m = kernel()["means"][name]
+    return [m["device"], m["device"] / m["floor"], m["board"]]
+
+
+def times_its_floor(part, cases=""):
+    """Geometric mean over the shapes, or the large ones of so many channels, of a pass's time by its own floor."""
+    found = kernel()
+    of = [c for c in found["passes"] if not cases or (cases in c and "n256" not in c)]
+    return geometric_mean([found["passes"][c][part] / found["cases"][c]["floor"][part] for c in of])
+
+
 # -- the claims --------------------------------------------------------------------------------------
 
 
@@ -481,6 +500,28 @@ CLAIMS = [
         every_answer_by_mutation,
     ),
     Claim(CTL, rf"differences below about {N} on LawBench and {N} on denoising", told_apart),
+    Claim(TRI, rf"{N} parts and programs", lambda: [kernel()["tried"]["programs"]]),
+    Claim(TRI, rf"at every published shape with {W} seeds", lambda: [kernel()["seeds"]]),
+    Claim(TRI, rf"over the {W} shapes", lambda: [len(kernel()["cases"])]),
+    Claim(TRI, rf"uses {N} % of the tolerance", lambda: [100 * kernel()["worst"]["best"][0]]),
+    Claim(TRI, rf"eager float32 \| {N} \| {N} \| {N} \|", lambda: timed("eager float32")),
+    Claim(TRI, rf"eager TF32 \| {N} \| {N} \| {N} \|", lambda: timed("eager TF32")),
+    Claim(TRI, rf"torch\.compile TF32 \| {N} \| {N} \| {N} \|", lambda: timed("compile TF32")),
+    Claim(TRI, rf"the kit's best \| {N} \| {N} \| {N} \|", lambda: timed("best")),
+    Claim(TRI, rf"The floor, {N} µs", lambda: [kernel()["means"]["best"]["floor"]]),
+    Claim(
+        TRI,
+        rf"copying {N} TB/s, float16 products {N} TFLOP/s",
+        lambda: [kernel()["rates"]["copy"] / 1e12, kernel()["rates"]["matmul"] / 1e12],
+    ),
+    Claim(TRI, rf"the best stands at {N} times the floor", lambda: [timed("best")[2] / kernel()["means"]["best"]["floor"]]),
+    Claim(
+        TRI,
+        rf"the projections stand at {N}, the batched product at {N}, the output at {N}:",
+        lambda: [times_its_floor(part) for part in ("project", "product", "output")],
+    ),
+    Claim(TRI, rf"at 384 channels {N} times their floor", lambda: [times_its_floor("project", "c384")]),
+    Claim(TRI, rf"missed by {N},", lambda: [timed("best")[1] - 1.6]),
 ]
 
 NO_FINDING = [  # numbers that no committed run holds, and why they are there
@@ -501,6 +542,8 @@ NO_FINDING = [  # numbers that no committed run holds, and why they are there
     (CTL, r"with 95 % intervals"),  # how the intervals are made
     (CTL, r"top-1"),  # a name
     (CTL, r"notebook 05"),  # a name
+    (TRI, r"on one H200"),  # a name
+    (TRI, r"aimed at 1\.60 at most|at 1\.30 in the best case"),  # aims
 ]
 
 
@@ -555,7 +598,7 @@ def test_an_altered_number_is_found(claim):
         assert wrong(claim, text[:start] + altered + text[end:]), f"{written} → {altered} in '{found[0]}' goes unnoticed"
 
 
-@pytest.mark.parametrize("name", [LAW, DEN, CTL])
+@pytest.mark.parametrize("name", [LAW, DEN, CTL, TRI])
 def test_every_number_of_the_findings_has_a_rule(name):
     text = section(name)
     for pattern in [c.pattern for c in CLAIMS if c.section == name] + [p for s, p in NO_FINDING if s == name]:

@@ -12,6 +12,7 @@ from toy_problem import SPACE, tiny_policy
 
 from sia_nb.cli import main
 from sia_nb.errors import ConfigError, StoreError
+from sia_nb.store import alone
 from sia_nb.study import announcement, make_plan, pace, parse_hyper
 from sia_nb.tasks.base import Instance, Score, Solution
 from sia_nb.training.clock import Clock
@@ -239,7 +240,7 @@ def test_another_study_in_its_folder_and_plans_that_do_not_fit_are_refused(done,
     with pytest.raises(ConfigError, match="seed 7 is not in the plan; its seeds: 0, 1"):
         study(folder).run((7,))
     waiting = study(folder)
-    with study(folder)._alone(1), pytest.raises(StoreError, match="seed_001 is in use by another process"):
+    with alone(study(folder).at(1), "wait"), pytest.raises(StoreError, match="seed_001 is in use by another process"):
         waiting.run((1,))
     for change, message in (
         ({"held_out": ("one",)}, "trained on and held out: one"),
@@ -282,8 +283,8 @@ def test_leads_are_paired_and_said_as_they_are():
     lead = {r["calls"]: r for r in rows if r["arm"] == "trained" and r["against"] == "search_from_saved"}
     assert lead[0]["value"] == pytest.approx(0.1, abs=0.002) and lead[8]["value"] == pytest.approx(-0.1, abs=0.002)
     assert 0.095 < lead[0]["low"] < lead[0]["value"] < lead[0]["high"] < 0.105
-    alone = next(r for r in rows if r["arm"] == "trained" and not r["against"] and r["calls"] == 0)
-    assert alone["high"] - alone["low"] > 3 * (lead[0]["high"] - lead[0]["low"])  # instances differ, leads do not
+    single = next(r for r in rows if r["arm"] == "trained" and not r["against"] and r["calls"] == 0)
+    assert single["high"] - single["low"] > 3 * (lead[0]["high"] - lead[0]["low"])  # instances differ, leads do not
     assert {r["verifier_calls_before"] for r in rows if r["arm"] == "search"} == {0}
     said = "\n".join(view.sentences_from_data(rows, data))
     assert "Trained policy against local search from saved solutions of the same training: ahead at 0 (+0." in said

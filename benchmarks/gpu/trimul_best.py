@@ -32,7 +32,7 @@ def main():
         raise SystemExit(f"error: {args.sides} holds no program that was right at every shape")
     best = min(good, key=lambda name: sides["means"][name]["device"])
     program = sides["programs"][best]
-    tried = search["tried"].values() if isinstance(search["tried"], dict) else search["tried"]
+    tried = search["tried"]
     specs = [t["spec"] for t in tried if t["what"] == "full" and "failed" not in t and compile_spec(t["spec"]) == program]
     if not specs:
         raise SystemExit(f"error: no program that {args.search} tried compiles to {best} of {args.sides}: of another version?")

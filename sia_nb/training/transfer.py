@@ -17,9 +17,7 @@ Imported by ``study``.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InvalidSolution, StoreError
 from ..policy import adapter
-from ..store import provenance, read_json, read_lines, write_json
+from ..store import alone, provenance, read_json, read_lines, write_json
 from ..tasks.base import Task, Verifier, find_instance
 from .clock import Clock
 from .proposals import proposals
@@ -97,7 +95,7 @@ class Transfer:
             {"train": len(mine) * self.plan.hyper.steps, "draw": 2 * len(mine) * self._cells, "compare": len(mine) * self._cells}
         )
         for seed in mine:
-            with self._alone(seed):
+            with alone(self.at(seed), "name other seeds"):
                 self._train(seed)
                 for arm in ("trained", "untrained"):
                     self._draw(seed, arm)
@@ -111,17 +109,6 @@ class Transfer:
     def at(self, seed: int) -> Path:
         """A seed's folder."""
         return self.folder / f"seed_{seed:03d}"
-
-    @contextlib.contextmanager
-    def _alone(self, seed: int) -> Iterator[None]:
-        """Hold a seed's folder, so that processes side by side do different seeds."""
-        self.at(seed).mkdir(parents=True, exist_ok=True)
-        with open(self.at(seed) / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StoreError(f"{self.at(seed)} is in use by another process; wait for it, or name other seeds") from None
-            yield
 
     # -- training ----------------------------------------------------------------------------------
     def _problem(self, names: tuple[str, ...], verifiers: list[Verifier], calls: int) -> ScaffoldProblem:

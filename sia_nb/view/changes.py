@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidSolution, StoreError
-from ..store import results_dir, write_atomic
-from . import collect, figures
+from . import collect, figures, markdown
 from .collect import Finished
 from .paper import ARM_NAMES, ARMS
 
@@ -35,17 +34,13 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
     rows = changes(runs, get_task(task).space)
     kept = kept_steps(runs)
     head = ["arm", "lever", "kept steps", *KINDS, "fields changed most"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = markdown.head(head)
     for arm, lever in sorted(kept, key=lambda key: (ARMS.index(key[0]), list(LEVERS).index(key[1]))):
         mine = [r for r in rows if (r["arm"], r["lever"]) == (arm, lever)]
         counts = [str(sum(r["kind"] == kind for r in mine)) for kind in KINDS]
-        lines.append("| " + " | ".join([ARM_NAMES[arm], LEVERS[lever], str(kept[arm, lever]), *counts, _often(mine)]) + " |")
-    markdown = "\n".join(lines) if kept else "No step after the first was kept, so no lever has changed the answer."
-    folder = out or results_dir() / "figures"
-    paths = {"csv": folder / f"changes_{task}.csv", "md": folder / f"changes_{task}.md"}
-    collect.write_csv(paths["csv"], rows, COLUMNS)
-    write_atomic(paths["md"], markdown + "\n")
-    return markdown, paths
+        lines.append(markdown.line([ARM_NAMES[arm], LEVERS[lever], kept[arm, lever], *counts, _often(mine)]))
+    whole = "\n".join(lines) if kept else "No step after the first was kept, so no lever has changed the answer."
+    return collect.write_table(f"changes_{task}", whole, rows, COLUMNS, out)
 
 
 def changes(runs: Iterable[Finished], space: Any) -> list[dict[str, Any]]:

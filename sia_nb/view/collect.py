@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import Run, read_lines, write_atomic
+from ..store import Run, read_lines, results_dir, write_atomic
 from . import health
 from .paper import ARMS, PAPER, TIMED
 
@@ -210,6 +210,17 @@ def write_csv(path: Path, table: list[dict[str, Any]], columns: list[str] | None
     for row in table:
         writer.writerow({k: _cell(row.get(k, "")) for k in writer.fieldnames})
     write_atomic(path, buffer.getvalue())
+
+
+def write_table(
+    name: str, text: str, rows: list[dict[str, Any]], columns: list[str] | None = None, out: Path | None = None
+) -> tuple[str, dict[str, Path]]:
+    """Write a table's Markdown and its rows as CSV to ``out`` (results/figures); returns the text and the files by suffix."""
+    folder = out or results_dir() / "figures"
+    paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "md")}
+    write_csv(paths["csv"], rows, columns)
+    write_atomic(paths["md"], text + "\n")
+    return text, paths
 
 
 def _cell(value: Any) -> Any:

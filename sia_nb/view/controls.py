@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import CONTROLS
 from ..errors import StoreError
-from ..store import machine_name, read_json, read_lines, results_dir, write_atomic
+from ..store import machine_name, read_json, read_lines, results_dir
 from . import collect, markdown
 from .collect import Finished
 from .figures import gather
@@ -160,11 +160,7 @@ def table(task: str, *, profile: str = "", out: Path | None = None, also: Path |
     ]
     lines += ["", *(f"- {sentence}" for sentence in sentences(entries))]
     whole = "\n".join(lines)
-    folder = out or results_dir() / "figures"
-    paths = {"csv": folder / f"controls_{task}.csv", "md": folder / f"controls_{task}.md"}
-    collect.write_csv(paths["csv"], rows, COLUMNS)
-    write_atomic(paths["md"], whole + "\n")
-    return whole, paths
+    return collect.write_table(f"controls_{task}", whole, rows, COLUMNS, out)
 
 
 def entries_of(task: str, *, profile: str = "", also: Path | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import read_json, results_dir, write_atomic
+from ..store import read_json
 from . import collect, figures, markdown
 from .collect import Finished
 from .paper import ARM_NAMES, ARMS, PUBLISHED_GATE
@@ -93,11 +93,7 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
         "\nPublished: mse_norm / poisson_norm with swapped arguments, of OpenProblems v1 and TTT-Discover, on other cells."
     )
     whole = "\n".join(lines)
-    folder = out or results_dir() / "figures"
-    paths = {"csv": folder / f"peers_{task}.csv", "md": folder / f"peers_{task}.md"}
-    collect.write_csv(paths["csv"], rows, COLUMNS)
-    write_atomic(paths["md"], whole + "\n")
-    return whole, paths
+    return collect.write_table(f"peers_{task}", whole, rows, COLUMNS, out)
 
 
 def _answers(runs: list[Finished], arm: str) -> dict[int, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
-from ..store import read_json, results_dir, write_atomic
+from ..store import read_json
 from . import collect, figures, markdown, transfer
 from .paper import ARM_NAMES, ARMS, NAMES, PAPER, SETUP, SYSTEMS
 
@@ -79,7 +79,7 @@ def table_1(
         rows.append(
             {"strategy": name, "group": "paper", "edits_harness": harness, "edits_weights": weights, "run": "SIA v1, Table 1"}
         )
-    return _write("table1", lines, rows, COLUMNS_1, out)
+    return collect.write_table("table1", "\n".join(lines), rows, COLUMNS_1, out)
 
 
 def _edits(arm: str, used: dict[str, list]) -> tuple[str, str]:
@@ -145,7 +145,7 @@ def table_2(
     lines = markdown.head(head)
     for r in rows:
         lines.append(markdown.line([NAMES[r["task"]], *(_cell(r.get(c, "")) for c in COLUMNS_2[1:-1])]))
-    return _write("table2", lines, rows, COLUMNS_2, out)
+    return collect.write_table("table2", "\n".join(lines), rows, COLUMNS_2, out)
 
 
 def _purpose(task: Any) -> str:
@@ -170,11 +170,3 @@ def _show(value: tuple[float, float, float] | None) -> str:
         return ""
     mean, low, high = value
     return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _write(name: str, lines: list[str], rows: list[dict], columns: list[str], out: Path | None) -> tuple[str, dict[str, Path]]:
-    folder = out or results_dir() / "figures"
-    paths = {suffix: folder / f"{name}.{suffix}" for suffix in ("csv", "md")}
-    collect.write_csv(paths["csv"], rows, columns)
-    write_atomic(paths["md"], "\n".join(lines) + "\n")
-    return "\n".join(lines), paths

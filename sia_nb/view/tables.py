@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..store import results_dir, write_atomic
 from . import collect, markdown
 from .figures import gather, title_of
 from .paper import ARM_NAMES, ARMS, PAPER, SHORT, TIMED, has_values, setting, title
@@ -41,11 +40,7 @@ def table_3(
                 lines.append(markdown.line([where, metric, group[0].source, *cells, _seeds(values)]))
                 notes += collect.disagreements(group, paper["metric"])
     whole = "\n".join([*lines, *(f"\n{note}." for note in notes)])
-    folder = out or results_dir() / "figures"
-    paths = {"csv": folder / "table3.csv", "md": folder / "table3.md"}
-    collect.write_csv(paths["csv"], rows)
-    write_atomic(paths["md"], whole + "\n")
-    return whole, paths
+    return collect.write_table("table3", whole, rows, out=out)
 
 
 def _seeds(values: dict[str, list]) -> str:
