@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ import torch
 
 from ..errors import ModelError, StoreError
 from ..store import sha256
-from .frozen import Frozen
+from .frozen import TOGETHER, Frozen, Layer, can_join
 from .prefix import SUPPORTED, kind
 
 if TYPE_CHECKING:
@@ -224,9 +225,10 @@ def merged(policy: Policy) -> Iterator[None]:
     policy.forget()
     try:
         if not _adapter(_model(policy)):
-            plain = [m for m in policy.model.get_decoder().layers.modules() if type(m) is torch.nn.Linear]
-            for linear in plain:
-                linear.forward = Frozen(linear)
+            for linears in _of_one_input(policy.model.get_decoder().layers, torch.nn.Linear):
+                for linear, product in zip(linears, _frozen([Layer(x) for x in linears]), strict=True):
+                    linear.forward = product
+                    plain.append(linear)
         for layer in _model(policy).modules():
             if isinstance(layer, LoraLinear) and layer.base_layer.weight.dtype == torch.float32:
                 weight = layer.base_layer.weight
@@ -234,9 +236,11 @@ def merged(policy: Policy) -> Iterator[None]:
                 kept.append((layer, weight.data))
                 weight.data = torch.add(weight.data, update, alpha=layer.scaling[NAME])
                 layer.enable_adapters(False)
-            elif isinstance(layer, LoraLinear):
-                a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-                layer.frozen = Frozen(layer.base_layer, a, b, layer.scaling[NAME])
+        for alike in _of_one_input(_model(policy), LoraLinear):
+            layers = [x for x in alike if x.base_layer.weight.dtype != torch.float32]
+            loras = [Layer(x.base_layer, x.lora_A[NAME].weight, x.lora_B[NAME].weight, x.scaling[NAME]) for x in layers]
+            for layer, product in zip(layers, _frozen(loras), strict=True):
+                layer.frozen = product
                 frozen.append(layer)
         yield
     finally:
@@ -248,6 +252,24 @@ def merged(policy: Policy) -> Iterator[None]:
             layer.base_layer.weight.data = weight
             layer.enable_adapters(True)
         policy.forget()
+
+
+def _of_one_input(within: torch.nn.Module, kind: type) -> Iterator[list[Any]]:
+    """The modules of exactly this kind, those together that are given one and the same input."""
+    for parent in within.modules():
+        left = {n: m for n, m in parent.named_children() if type(m) is kind}
+        for names in TOGETHER:
+            if all(n in left for n in names):
+                yield [left.pop(n) for n in names]
+        yield from ([m] for m in left.values())
+
+
+def _frozen(layers: list[Layer]) -> list[Any]:
+    """A function in the place of each of the layers, one product for all where they can be joined."""
+    if len(layers) > 1 and can_join(*layers):
+        product = Frozen(*layers)
+        return [partial(product, part=i) for i in range(len(layers))]
+    return [Frozen(layer) for layer in layers]
 
 
 def fingerprint(policy: Policy) -> str:

@@ -1,49 +1,96 @@
 """Linear layers for sampling, where a product has few rows and its cost is the reading of the weights.
 
-What does not change in between is held in the layout and number format that the products read. Imported by ``adapter``,
-``lora`` and ``sampling``; imports torch alone.
+What does not change in between is held in the layout and number format that the products read; layers of one input are
+one product. Imported by ``adapter``, ``lora`` and ``sampling``; imports torch alone.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import linear
 
 FEW = 32  # rows of a product that the layout is chosen for
 LARGEST = 2**25  # numbers of a weight that is copied: all of the embedded model's, none of a billion's or more
+TOGETHER = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+)  # layers of one module that are given one and the same input
+
+
+@dataclass
+class Layer:
+    """A linear layer, and the LoRA update s B A of its weight where it has one."""
+
+    base: torch.nn.Linear
+    a: torch.Tensor | None = None  # [rank, in]
+    b: torch.Tensor | None = None  # [out, rank]
+    scale: float = 1.0
 
 
 class Frozen:
-    """A LoRA layer, or a plain linear one where ``a`` is None, whose weights stay as they are: the same bits, sooner.
+    """Layers of one input, LoRA layers all or none, whose weights stay as they are: the same numbers, sooner.
 
-    On a CPU a bfloat16 weight is laid out once as oneDNN's matrix units read it, which ``linear`` does at every call.
+    On a CPU bfloat16 weights are laid out once as oneDNN's matrix units read them, which ``linear`` does at every call; the
+    layers' weights and their A then are one matrix [ΣO + Σr, in], their B the blocks of another. Elsewhere, and for large
+    weights, there can be one layer only (``can_join``).
     """
 
-    def __init__(self, base: torch.nn.Linear, a: torch.Tensor | None = None, b: torch.Tensor | None = None, scale: float = 1.0):
-        weight = base.weight.detach()
-        self.weight, self.bias = weight, base.bias
-        self.packed = _packed(weight)
-        self.down = None if a is None else a.detach().to(weight.dtype).T.contiguous()
-        self.up = None if b is None else (b.detach() * scale).to(weight.dtype).T.contiguous()
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        if self.packed is not None:
-            out = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, "none", [], "")
+    def __init__(self, *layers: Layer):
+        first = layers[0]
+        dtype = first.base.weight.dtype
+        self.ends = torch.tensor([0, *(x.base.weight.shape[0] for x in layers)]).cumsum(0).tolist()
+        weights = [x.base.weight.detach() for x in layers]
+        self.packed = self.up = self.down = None
+        if can_join(*layers):
+            downs = [x.a.detach().to(dtype) for x in layers if x.a is not None]
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat([*weights, *downs]), FEW)
         else:
+            (self.weight,) = weights
+            self.down = None if first.a is None else first.a.detach().to(dtype).T.contiguous()
+        if first.a is not None:
+            self.up = torch.block_diag(*((x.b.detach() * x.scale).to(dtype).T for x in layers))
+        self.bias = _joined_bias(layers, 0 if self.up is None or self.packed is None else self.up.shape[0])
+        self.kept: tuple[torch.Tensor, int, torch.Tensor] | None = None
+
+    def __call__(self, x: torch.Tensor, part: int = 0) -> torch.Tensor:
+        """The output of layer ``part``; the other layers' are kept for the calls that follow with the same ``x``."""
+        if len(self.ends) == 2:
+            return self._all(x)
+        if self.kept is None or self.kept[0] is not x or self.kept[1] != x._version:
+            self.kept = (x, x._version, self._all(x))
+        return self.kept[2][..., self.ends[part] : self.ends[part + 1]]
+
+    def _all(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        if self.packed is None:
             out = linear(flat, self.weight, self.bias)
-        if self.down is not None:
-            out.addmm_(flat @ self.down, self.up)
+            low = None if self.down is None else flat @ self.down
+        else:
+            both = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, "none", [], "")
+            out, low = both[:, : self.ends[-1]], both[:, self.ends[-1] :]
+        if self.up is not None:
+            out.addmm_(low, self.up)
         return out.view(*x.shape[:-1], -1)
 
 
-def _packed(weight: torch.Tensor) -> torch.Tensor | None:
-    """A bfloat16 weight as oneDNN's products read it, a copy; None where it is large or torch has no such layout for it here."""
-    if (
-        weight.numel() > LARGEST
-        or weight.device.type != "cpu"
-        or weight.dtype != torch.bfloat16
-        or not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    ):
+def can_join(*layers: Layer) -> bool:
+    """Whether the layers can be one product, as oneDNN's bfloat16 products read it; one layer can always be frozen."""
+    weights = [x.base.weight for x in layers]
+    return (
+        sum(w.numel() for w in weights) <= LARGEST
+        and all(w.device.type == "cpu" and w.dtype == torch.bfloat16 for w in weights)
+        and len({x.a is None for x in layers}) == 1
+        and len({w.shape[1] for w in weights}) == 1
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def _joined_bias(layers: tuple[Layer, ...], more: int) -> torch.Tensor | None:
+    """The layers' biases one after another, then ``more`` zeros; None where no layer has one."""
+    if all(x.base.bias is None for x in layers):
         return None
-    return torch.ops.mkldnn._reorder_linear_weight(weight, FEW)
+    like = layers[0].base.weight.detach()
+    parts = [like.new_zeros(x.base.weight.shape[0]) if x.base.bias is None else x.base.bias.detach() for x in layers]
+    return torch.cat([*parts, like.new_zeros(more)])

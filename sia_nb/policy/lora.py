@@ -8,13 +8,12 @@ their gradients. Imported by ``adapter`` only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear
 from torch.nn.functional import linear
-
-from .frozen import Frozen
 
 
 class LoraLinear(Linear):
@@ -24,7 +23,7 @@ class LoraLinear(Linear):
         frozen: stands in for the layer while its weights do not change, without gradients.
     """
 
-    frozen: Frozen | None = None
+    frozen: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self.frozen is not None:

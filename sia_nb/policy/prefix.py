@@ -106,6 +106,7 @@ class Rows:
         self._all = slots == list(range(self.keys[0].shape[0]))
         self._row, self._within, self._place, self._slot, self._chosen = row, within, place, chosen[row], chosen
         self._wide, self._span = max(sizes), max(a + n for a, n in zip(start, sizes, strict=True))
+        self._uneven = len({a + n for a, n in zip(start, sizes, strict=True)}) > 1
         self._hide = torch.arange(self._span, device=device)[None] > place[:, None]
         positions = (place + len(self.prefix.ids)).tolist()
         hidden = _forward(model, [t for r in runs for t in r], positions, self)
@@ -120,29 +121,38 @@ class Rows:
         keys, values = self.keys[layer], self.values[layer]
         keys[self._slot, :, self._place] = k[0].transpose(0, 1)
         values[self._slot, :, self._place] = v[0].transpose(0, 1)
+        keys, values = keys[:, :, : self._span], values[:, :, : self._span]
         if not self._all:
             keys, values = keys[self._chosen], values[self._chosen]
-        keys, values = keys[:, :, : self._span], values[:, :, : self._span]
-        rows = keys.shape[0]
 
         q = q[0].view(kv, group, tokens, size) * scaling
         old = q.reshape(kv, group * tokens, size) @ self.prefix.keys[layer].transpose(1, 2)
         old = old.view(kv, group, tokens, -1)
-        padded = q.new_zeros(rows, self._wide, kv, group, size)
-        padded[self._row, self._within] = q.permute(2, 0, 1, 3)
-        own = padded.permute(0, 2, 3, 1, 4).reshape(rows, kv, group * self._wide, size) @ keys.transpose(2, 3)
-        own = own.view(rows, kv, group, self._wide, -1)[self._row, :, :, self._within].permute(1, 2, 0, 3)
-        own = own.masked_fill(self._hide, float("-inf"))
-
+        own = (self._spread(q) @ keys.transpose(2, 3)).view(keys.shape[0], kv, group, self._wide, -1)
+        own = self._gather(own)
+        if self._wide > 1 or self._uneven:
+            own = own.masked_fill(self._hide, float("-inf"))
         weights = torch.cat([old, own], -1).softmax(-1, dtype=torch.float32).to(q.dtype)
         length = old.shape[-1]
         out = weights[..., :length].reshape(kv, group * tokens, length) @ self.prefix.values[layer]
         out = out.view(kv, group, tokens, size)
-        spread = q.new_zeros(rows, self._wide, kv, group, self._span)
-        spread[self._row, self._within] = weights[..., length:].permute(2, 0, 1, 3)
-        mine = spread.permute(0, 2, 3, 1, 4).reshape(rows, kv, group * self._wide, -1) @ values
-        mine = mine.view(rows, kv, group, self._wide, size)[self._row, :, :, self._within].permute(1, 2, 0, 3)
-        return (out + mine).reshape(1, kv * group, tokens, size)
+        mine = (self._spread(weights[..., length:]) @ values).view(keys.shape[0], kv, group, self._wide, size)
+        return (out + self._gather(mine)).reshape(1, kv * group, tokens, size)
+
+    def _spread(self, x: torch.Tensor) -> torch.Tensor:
+        """[KV heads, group, tokens, D] packed -> [rows, KV heads, group × the longest run, D], zeros behind a row's run."""
+        kv, group, tokens, size = x.shape
+        if self._wide == 1:
+            return x.permute(2, 0, 1, 3)
+        padded = x.new_zeros(int(self._chosen.shape[0]), self._wide, kv, group, size)
+        padded[self._row, self._within] = x.permute(2, 0, 1, 3)
+        return padded.permute(0, 2, 3, 1, 4).reshape(-1, kv, group * self._wide, size)
+
+    def _gather(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, KV heads, group, the longest run, D] -> [KV heads, group, tokens, D]."""
+        if self._wide == 1:
+            return x[:, :, :, 0].permute(1, 2, 0, 3)
+        return x[self._row, :, :, self._within].permute(1, 2, 0, 3)
 
 
 def _attention(

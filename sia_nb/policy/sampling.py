@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import ModelError
-from .frozen import Frozen
+from .frozen import Frozen, Layer
 from .grammar import Grammar
 from .prefix import SUPPORTED, Prefix, Rows, kind
 from .sample import Sample
@@ -149,7 +149,7 @@ class _Batch:
         head = self.model.get_output_embeddings()
         self.columns = np.array(grammar.tokens) if grammar else np.arange(head.weight.shape[0])
         self.head = head
-        self.product = Frozen(head) if grammar is None and type(head) is torch.nn.Linear else head
+        self.product = Frozen(Layer(head)) if grammar is None and type(head) is torch.nn.Linear else head
         self.done: dict[int, Sample] = {}
 
     def run(self) -> list[Sample]:
@@ -179,22 +179,20 @@ class _Batch:
                 row = row[np.searchsorted(self.columns, tokens)]
             else:
                 tokens = self.columns
-            scaled = row / (self.temperature or 1.0)
-            scaled -= scaled.max()
-            probability = np.exp(scaled)
-            cumulative = probability.cumsum()
-            logs = scaled - np.log(cumulative[-1])
+            scaled = (row - row.max()) / np.float32(self.temperature or 1.0)
+            cumulative = np.exp(scaled).cumsum(dtype=np.float64)
+            norm = float(np.log(cumulative[-1]))
             drawn = []
             for r in leaf.rows:
                 u = self.random[r].random()
                 at = int(scaled.argmax()) if self.temperature == 0 else int(cumulative.searchsorted(u * cumulative[-1], "right"))
                 at = min(at, len(tokens) - 1)
-                drawn.append((int(tokens[at]), float(logs[at])))
+                drawn.append((int(tokens[at]), float(scaled[at]) - norm))
             out.append(drawn)
         return out
 
     def _logits(self, hidden: torch.Tensor) -> np.ndarray:
-        """Logits over ``columns``, float64 [leaves, columns]."""
+        """Logits over ``columns``, float32 [leaves, columns]."""
         with torch.no_grad():
             if self.grammar and type(self.head) is torch.nn.Linear:
                 at = torch.from_numpy(self.columns).to(hidden.device)
@@ -205,7 +203,7 @@ class _Batch:
             else:
                 out = self.product(hidden).float()
                 out = out[:, self.columns] if self.grammar else out
-        return out.cpu().numpy().astype(np.float64)
+        return out.cpu().numpy()
 
     def _part(self, leaf: _Leaf, drawn: list[tuple[int, float]]) -> list[_Leaf]:
         """The leaf's children, one for each token drawn, in the order of their first rows."""
