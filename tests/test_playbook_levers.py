@@ -211,7 +211,7 @@ def test_other_hyperparameters_by_rule():
     shows = scaffold(TASK, "structured_output", "use_whole_budget", "examples")
     source = {"scaffold": shows, "incumbent": shows}
     assert (sized()["start"], sized(**source)["start"]) == ("restart", "incumbent")
-    assert sized(**source, metrics={"budget": {"verifier_calls": 200, "tokens": 100_000}})["start"] == "puct"
+    assert sized(**source, metrics={"budget": {"verifier_calls": 200, "tokens": 100_000}}, budget_left={})["start"] == "puct"
     hot = shows.replace("TEMPERATURE = 1.0", "TEMPERATURE = 1.3")
     assert sized(incumbent=hot)["temperature"] == 1.3
 
