@@ -13,6 +13,7 @@ from sia_nb.cli import main
 from sia_nb.config import make_config
 from sia_nb.errors import ConfigError, StoreError
 from sia_nb.store import ROOT, Run, read_json, run_name, write_json
+from sia_nb.verify import verify
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +156,17 @@ def test_a_study_is_verified_copied_and_takes_the_place_of_the_earlier_one(resul
     reference.publish_study(folder, replace=True, echo=lines.append)
     assert not (where / "earlier").exists() and other.exists() and "earlier: removed" in lines
     assert any(line.startswith(f"{run.name}: no faults in ") for line in lines)
+
+
+def test_what_a_committed_run_lacks_anyway_may_be_missing_of_a_collected_one(results, tmp_path):
+    run = sorted((ROOT / "results" / "reference").glob("lawbench/*/lawbench-W-cpu-*-s0-*"))[0]
+    copy = Run(shutil.copytree(run, tmp_path / "collected" / "runs" / run.name))
+    assert "trimmed" in copy.info
+    copy.update(trimmed=False)
+    copy.write_manifest()
+    assert any("adapter" in fault.file for fault in verify(copy.path).faults)
+    (made,) = reference.publish_study(tmp_path / "collected", echo=lambda _: None)
+    assert verify(made).faults == []
 
 
 def test_a_run_that_does_not_hold_or_an_empty_folder_publishes_nothing(results, collected, tmp_path):
