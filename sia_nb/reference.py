@@ -19,6 +19,7 @@ from .controls import PUBLISHED, Control
 from .errors import ConfigError, StoreError
 from .store import TRIMMED, Run, publish, read_json, results_dir, run_name
 from .verify import verify
+from .view.paper import TIMED
 
 TASKS = ("lawbench", "denoising", "trimul")  # what "all" means: those that need no GPU
 SEEDS = {"lawbench": 5, "denoising": 5, "trimul": 3}
@@ -109,7 +110,8 @@ def publish_study(folder: Path, *, replace: bool = False, echo: Callable[[str], 
 
     Args:
         folder: a results folder, or one that holds several.
-        replace: afterwards remove the committed runs of the same task, profile, control and machine that ``folder`` does not hold.
+        replace: afterwards remove the committed runs of the same task, profile and control that ``folder`` does not hold, and
+            the controls of the same name; of a task whose results are times, those of the same machine.
 
     Raises:
         StoreError: nothing finished is there, or a run does not hold; nothing is copied then.
@@ -129,15 +131,6 @@ def publish_study(folder: Path, *, replace: bool = False, echo: Callable[[str], 
     if wrong:
         raise StoreError("nothing was published, since not every run is what it says:\n" + "\n".join(wrong))
     made = [publish(Run(path)) for path in finished]
-    if replace:
-        of = defaultdict(set)
-        for path in made:
-            of[_kind(Run(path)), path.parent].add(path.name)
-        for (kind, where), names in of.items():
-            for old in sorted(p.parent for p in where.glob("*/run.json")):
-                if old.name not in names and _kind(Run(old)) == kind:
-                    echo(f"{old.name}: removed")
-                    shutil.rmtree(old)
     root = results_dir() / "reference"
     for path in controls:
         target = root / "controls" / Path(*path.parts[-3:])
@@ -146,6 +139,12 @@ def publish_study(folder: Path, *, replace: bool = False, echo: Callable[[str], 
         for name in PUBLISHED:
             shutil.copy(path / name, target / name)
         made.append(target)
+    if replace:
+        for old in _earlier(made, root):
+            echo(f"{old.relative_to(root)}: removed")
+            shutil.rmtree(old)
+            if not any(old.parent.iterdir()):
+                old.parent.rmdir()
     for path in transfers:
         if not str(read_json(path)["plan"]["name"]).endswith("-smoke"):
             target = root / "transfer" / f"{path.parent.name}.json"
@@ -161,3 +160,20 @@ def _trimmed(path: Path, name: str) -> bool:
 
 def _kind(run: Run) -> tuple[str, str, str]:
     return run.config.task, run.config.profile, run.config.control
+
+
+def _earlier(made: list[Path], root: Path) -> list[Path]:
+    """The committed runs and controls that what was ``made`` takes the place of."""
+    runs = {path: _kind(Run(path)) for path in made if (path / "run.json").exists()}
+    of = defaultdict(set)
+    for path, kind in runs.items():
+        of[kind, path.parent if kind[0] in TIMED else None].add(path)
+    out = []
+    for (kind, machine), mine in of.items():
+        for old in sorted(p.parent for p in (machine or root / kind[0]).glob("*/run.json" if machine else "*/*/run.json")):
+            if old not in mine and _kind(Run(old)) == kind:
+                out.append(old)
+    for path in (p for p in made if p not in runs):
+        machines = () if path.parts[-3] in TIMED else path.parent.parent.glob(f"*/{path.name}")
+        out += [old for old in sorted(machines) if old != path]
+    return out

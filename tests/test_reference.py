@@ -145,17 +145,34 @@ def test_a_study_is_verified_copied_and_takes_the_place_of_the_earlier_one(resul
     folder, run, control = collected
     where = results / "reference" / "lawbench" / run.parent.name
     shutil.copytree(run, where / "earlier")
-    other = where.parent / "another-machine" / "earlier"
-    shutil.copytree(run, other)
+    shutil.copytree(run, where.parent / "another-machine" / "earlier")
+    shuffled = sorted((ROOT / "results" / "reference").glob("lawbench/*/lawbench-W-shuffled*-s0-*"))[0]
+    shutil.copytree(shuffled, where / shuffled.name)
+    for name in ("random-s1", "random-s7"):
+        shutil.copytree(control, results / "reference" / "controls" / "denoising" / "another-machine" / name)
     lines = []
     made = reference.publish_study(folder, echo=lines.append)
     names = {str(p.relative_to(results / "reference")) for p in made}
     assert names == {f"lawbench/{run.parent.name}/{run.name}", f"controls/{place(control)}", "transfer/lawbench-full.json"}
     assert Run(where / run.name).config == Run(run).config and (where / "earlier").exists()
     assert read_json(results / "reference" / "controls" / place(control) / "control.json")["seed"] == 1
-    reference.publish_study(folder, replace=True, echo=lines.append)
-    assert not (where / "earlier").exists() and other.exists() and "earlier: removed" in lines
     assert any(line.startswith(f"{run.name}: no faults in ") for line in lines)
+    reference.publish_study(folder, replace=True, echo=lines.append)
+    assert {line.removesuffix(": removed") for line in lines if line.endswith("removed")} == {
+        f"lawbench/{run.parent.name}/earlier",
+        "lawbench/another-machine/earlier",
+        "controls/denoising/another-machine/random-s1",
+    }
+    assert not (where.parent / "another-machine").exists() and (where / shuffled.name).exists()
+
+
+def test_times_of_another_machine_are_kept(results, tmp_path):
+    here, there = (a_run(results, s, 1.5, task="trimul", steps=1) for s in (0, 1))
+    root = results / "reference"
+    for run, machine in ((here, "one"), (there, "one"), (there, "other")):
+        shutil.copytree(run.path, root / "trimul" / machine / run.path.name)
+    made = root / "trimul" / "one" / here.path.name
+    assert reference._earlier([made], root) == [root / "trimul" / "one" / there.path.name]
 
 
 def test_what_a_committed_run_lacks_anyway_may_be_missing_of_a_collected_one(results, tmp_path):
