@@ -10,12 +10,12 @@ PY      := $(VENV)/bin/python
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data model test test-slow browser screenshots lint lab reproduce-fig1 figures bench trust fuzz audit lock clean
+.PHONY: help setup data model test test-slow browser screenshots lint lab reproduce-fig1 reference figures bench trust fuzz audit lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 	@echo
-	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n ARMS=all|H|W|W+H TASK=lawbench JOBS=2 PYTHON=python3.11"
+	@echo "parameters: PROFILE=smoke|cpu|gpu|paper SEEDS=n ARMS=all|H|W|W+H TASK=all|lawbench|denoising|trimul JOBS=2 PYTHON=python3.11"
 
 setup: $(VENV)/.ready  ## make the environment .venv from requirements.lock
 
@@ -59,6 +59,11 @@ lab: setup  ## open JupyterLab on the notebooks
 reproduce-fig1: data model  ## run the arms and draw Figure 1 (TASK, PROFILE, SEEDS, ARMS)
 	@$(PY) -m sia_nb run --task $(TASK) --profile $(PROFILE) --seeds $(SEEDS) --arms $(ARMS)
 	@$(PY) -m sia_nb figures --profile $(PROFILE)
+
+reference: TASK = all
+reference: SEEDS = 0
+reference: data model  ## repeat the study on a CPU, about 7 hours on two cores; goes on where it stopped (TASK, SEEDS, PROFILE)
+	@$(PY) -m sia_nb reference --task $(TASK) --seeds $(SEEDS) --profile $(PROFILE) --jobs $(JOBS)
 
 figures: setup  ## redraw the figures from finished runs and the committed reference runs
 	@$(PY) -m sia_nb figures

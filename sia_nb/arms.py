@@ -104,7 +104,8 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
         signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
     done = [run for run in runs if (run.path / "report.json").exists() and not run.config.control]
-    if figures and done:
-        draw(done[-1])
+    if figures:
+        for run in {run.config.task: run for run in done}.values():  # a task's figures show all its runs
+            draw(run)
     if failures:
         raise SiaError("\n".join(failures))

@@ -1,4 +1,4 @@
-"""The command line: ``python -m sia_nb run | resume | show | verify | replay | controls | figures | report | data | model | doctor``."""
+"""The command line: ``python -m sia_nb run | resume | show | verify | replay | controls | reference | figures | report | data | model | doctor``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ examples
   python -m sia_nb replay RUN                    repeat a finished run without its language models
   python -m sia_nb transfer                      where weights pay: held-out instances, few verifier calls
   python -m sia_nb controls --task denoising     what the same verifier calls come to without the loop
+  python -m sia_nb reference --list              the whole study on a CPU: its commands, what is left of them, how long
   python -m sia_nb figures                       redraw every figure and table of the tasks that have runs
   python -m sia_nb report RUN                    one HTML file of a run: its steps, trajectories and numbers, to look through
 """
@@ -161,10 +162,20 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--dtype", default="auto", help="number format of the policy: auto (default), float32, bfloat16")
     p.add_argument("--threads", type=int, default=1, help="of the policy (default 1)")
     p.add_argument("--publish", action="store_true", help="also copy them to results/reference/controls")
-    p = command("publish", _publish, "Copy a finished run, trimmed, to results/reference, to be committed.")
-    p.add_argument("run", help="a run folder or its name")
+    p = command(
+        "reference", _reference, "Repeat the study on a CPU: all arms, seeds and controls of the tasks, then the figures."
+    )
+    p.add_argument("--task", default="all", help="tasks with commas between (default all: lawbench,denoising,trimul)")
+    p.add_argument("--profile", default="cpu", help="of all of it (default cpu)")
+    p.add_argument("--seeds", type=int, default=0, metavar="N", help="of each task (default: as many as the committed runs have)")
+    p.add_argument("--jobs", type=int, default=0, metavar="N", help="how many runs at once (default: by cores and memory)")
+    p.add_argument("--list", action="store_true", help="only say the commands, what is left of them, and how long it may take")
+    p = command("publish", _publish, "Copy finished runs, trimmed, to results/reference, to be committed.")
+    p.add_argument("run", nargs="?", default="", help="a run folder or its name")
+    p.add_argument("--study", default="", metavar="DIR", help="instead: verify and copy all runs, controls and studies under DIR")
+    p.add_argument("--replace", action="store_true", help="with --study: remove committed runs of the same kind and machine")
     p = command("data", _data, "Fetch, check and prepare a task's data.")
-    p.add_argument("--task", default="lawbench")
+    p.add_argument("--task", default="lawbench", help="a task, several with commas between, or all (default lawbench)")
     p.add_argument("--seed", type=int, default=0, help="the seed of the train/dev split")
     p.add_argument("--instance", default="", help="also prepare this instance, of those that have to be downloaded")
     p.add_argument("--file", default="", metavar="PATH", help="its file, where one is at hand, instead of a download")
@@ -204,8 +215,9 @@ def _overrides(extra: list[str]) -> dict:
 
 def _run(args: argparse.Namespace, extra: list[str]) -> None:
     from .arms import default_jobs, parse_arms, run_all
-    from .config import make_config
+    from .config import RunConfig, make_config
     from .loop import run_loop
+    from .reference import parse_tasks
     from .store import Run
 
     if args.seeds < 1:
@@ -215,19 +227,28 @@ def _run(args: argparse.Namespace, extra: list[str]) -> None:
     if args.jobs < 0:
         raise ConfigError(f"--jobs: {args.jobs}; expected at least 1, or 0 for as many as this machine has room for")
     overrides = _overrides(extra)
+    tasks = parse_tasks(overrides.pop("task", RunConfig.model_fields["task"].default))
     if args.arms and "arm" in overrides:
         raise ConfigError("--arms and --arm both name arms; leave one of them out")
     arms = parse_arms(args.arms or overrides.pop("arm", "H"))
     if args.run_dir and len(arms) > 1:
         raise ConfigError("--run-dir names one folder, but --arms asks for several runs; leave one of them out")
+    if args.run_dir and len(tasks) > 1:
+        raise ConfigError("--run-dir names one folder, but --task asks for several runs; leave one of them out")
     first = overrides.pop("seed", 0)
-    configs = [make_config(args.profile, seed=first + n, arm=arm, **overrides) for n in range(args.seeds) for arm in arms]
+    configs = [
+        make_config(args.profile, task=task, seed=first + n, arm=arm, **overrides)
+        for task in tasks for n in range(args.seeds) for arm in arms
+    ]  # fmt: skip
     runs = [Run.create(config, Path(args.run_dir) if args.run_dir else None) for config in configs]
     jobs = args.jobs or default_jobs(len(runs))
     if len(runs) == 1:
         run_loop(runs[0], figures=not args.no_figures)
     else:
-        print(f"{len(runs)} runs ({', '.join(arms)}; {args.seeds} seed{'s' * (args.seeds > 1)}), {jobs} at a time.", flush=True)
+        print(
+            f"{len(runs)} runs ({', '.join(tasks)}; {', '.join(arms)}; {args.seeds} seed{'s' * (args.seeds > 1)}), {jobs} at a time.",
+            flush=True,
+        )
         run_all(runs, jobs, figures=not args.no_figures)
     for run in runs:
         _summary(run)
@@ -360,22 +381,52 @@ def _controls(args: argparse.Namespace, _: list[str]) -> None:
         print(f"  {publish(control) if args.publish else control.folder}")
 
 
+def _reference(args: argparse.Namespace, _: list[str]) -> None:
+    from .arms import default_jobs
+    from .reference import announcement, parse_tasks, parts
+
+    if args.jobs < 0:
+        raise ConfigError(f"--jobs: {args.jobs}; expected at least 1, or 0 for as many as this machine has room for")
+    jobs = args.jobs or default_jobs(100)
+    todo = parts(parse_tasks(args.task), args.seeds, args.profile)
+    print(announcement(todo, jobs), flush=True)
+    for part in () if args.list else todo:
+        if part.of and not part.left:
+            continue
+        print(f"\n== {part.line}", flush=True)
+        code = main([*part.argv, "--jobs", str(jobs)] if part.argv[0] == "run" else list(part.argv))
+        if code:
+            raise SiaError(f"'{part.line}' ended with status {code}; the same command goes on from there")
+
+
 def _publish(args: argparse.Namespace, _: list[str]) -> None:
     from .store import find_run, publish
 
+    if bool(args.run) == bool(args.study):
+        raise ConfigError("publish: name either a run or, with --study, a folder of finished ones")
+    if args.study:
+        from .reference import publish_study
+
+        for path in publish_study(Path(args.study), replace=args.replace):
+            print(path)
+        return
     print(publish(find_run(args.run)))
 
 
 def _data(args: argparse.Namespace, _: list[str]) -> None:
+    from .reference import parse_tasks
     from .store import data_dir
     from .tasks import get_task
 
-    fetch = get_task(args.task).fetch
+    tasks = parse_tasks(args.task)
+    if len(tasks) > 1:
+        for task in tasks:
+            _data(argparse.Namespace(**{**vars(args), "task": task}), _)
+        return
+    fetch = get_task(tasks[0]).fetch
     named = {n: v for n, v in (("instance", args.instance), ("file", args.file and Path(args.file))) if v}
     if named and not set(named) <= set(signature(fetch).parameters):
-        raise ConfigError(
-            f"data: task '{args.task}' downloads no instance apart, so --{next(iter(named))} has no meaning for it."
-        )
+        raise ConfigError(f"data: task '{tasks[0]}' downloads no instance apart, so --{next(iter(named))} has no meaning for it.")
     report = fetch(data_dir(), seed=args.seed, **named)
     for name, digest in report["files"].items():
         print(f"{digest[:16]}  {name}")

@@ -14,6 +14,7 @@ from sia_nb.cli import main
 from sia_nb.errors import ConfigError, StoreError
 from sia_nb.store import alone
 from sia_nb.study import announcement, make_plan, pace, parse_hyper
+from sia_nb.tasks import get_task
 from sia_nb.tasks.base import Instance, Score, Solution
 from sia_nb.training.clock import Clock
 from sia_nb.training.hyper import make_hyper
@@ -180,6 +181,9 @@ def test_every_arm_has_a_curve_for_every_seed_search_and_instance(done):
         assert len(run["best"]) == 9 and run["best"] == sorted(run["best"]) and run["best"][0] == run["best"][1]
         assert run["distinct"] == 8 or run["arm"] in ("trained", "untrained")
         assert run["samples"] >= run["distinct"] if run["arm"] in ("trained", "untrained") else run["samples"] == 0
+    assert data["reference"] == {
+        n: {"value": worth('{"w":0,"x":0,"y":0,"z":0}', n), "metrics": {}} for n in ("near-one", "near-two")
+    }
     assert data["grid"] == [0, 1, 8] and data == json.loads((folder / "transfer.json").read_text())
     assert [t["verifier_calls"] <= 96 and t["seed"] for t in data["training"]] == [0, 1]
 
@@ -320,7 +324,33 @@ def test_the_figure_and_its_data_are_written_from_the_file(done, tmp_path):
         view.transfer_figure(broken, out=tmp_path)
 
 
+def test_the_table_sets_studies_beside_each_other_and_the_reference_beside_the_arms(done, tmp_path):
+    folder, data = done
+    bare = {k: v for k, v in made_up(0.1).items() if k != "reference"}
+    bare["plan"]["name"], other = "bare", tmp_path / "other.json"
+    other.write_text(json.dumps(bare))
+    text, files = view.table([folder / "transfer.json", other], out=tmp_path)
+    lines = text.splitlines()
+    assert len(lines) == 2 + 6 + 1 + 6 and lines[0].split(" | ")[-3:] == ["0 calls", "1 calls", "8 calls |"]
+    mean = np.mean([v["value"] for v in data["reference"].values()])
+    assert f"| the task's reference | 0 | {mean:.3f} |" in text and "bare (worth on dev) | the task's reference" not in text
+    assert all(f.stat().st_size > 100 for f in files.values())
+    said = view.sentences_from_data(view.summary_from_data(data), data)
+    assert f"on which the task's reference is worth {mean:.3f}." in said[0]
+
+
 # --- the command ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("task", "train", "held", "searches", "calls"), [("denoising", 14, 6, 1, 64), ("trimul", 8, 4, 1, 8)])
+def test_every_task_with_held_out_instances_has_a_study_of_each_size(task, train, held, searches, calls):
+    smoke, full = make_plan("smoke", task=task), make_plan("full", task=task)
+    assert (len(smoke.train), len(smoke.held_out), len(full.train), len(full.held_out)) == (2, 1, train, held)
+    assert (full.searches, full.calls, full.name) == (searches, calls, f"{task}-full")
+    for chosen in (smoke, full):
+        chosen.check(get_task(task))
+    half = make_plan("full", task=task, hyper=parse_hyper(["mutation=0.5", "reward=improvement", "start=puct"])).hyper
+    assert (half.mutation, half.reward, half.start, half.kl) == (0.5, "improvement", "puct", 0.01)
+
+
 def test_the_sizes_name_instances_of_the_task():
     smoke, full = make_plan("smoke"), make_plan("full", seeds=5, hyper={"steps": 7})
     assert (len(full.train), len(full.held_out), len(full.seeds), full.hyper.steps) == (16, 6, 5, 7)

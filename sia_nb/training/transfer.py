@@ -9,6 +9,7 @@ met, so they have had the same verifier calls before; those without a past have 
     folder/seed_000/training/            the weight update (``trainer``)
     folder/seed_000/trained.json         what it came to, and the best solution of each training instance
     folder/seed_000/proposals-*.json     what the trained and the untrained policy propose
+    folder/seed_000/reference.json       what the task's reference is worth on the held-out instances
     folder/seed_000/<instance>-<n>.json  the curves of the n-th search on a held-out instance
     folder/transfer.json                 all of it, with provenance
 
@@ -211,8 +212,16 @@ class Transfer:
                     curves = self._curves(verifier, self._searchers(seed, name, search, proposals, carried))
                     write_json(self._cell(seed, name, search), {arm: asdict(c) for arm, c in curves.items()})
                     self._clock.done("compare", f"seed {seed}: {name}, search {search + 1} of {self.plan.searches}")
+                self._refer(seed, name, verifier)
             finally:
                 verifier.close()
+
+    def _refer(self, seed: int, name: str, verifier: Verifier) -> None:
+        """Note what the task's reference is worth on an instance: everybody has it, so it costs no call."""
+        path = self.at(seed) / "reference.json"
+        known = read_json(path) if path.exists() else {}
+        verdict = verifier.score(self.task.fallback())
+        write_json(path, known | {name: {"value": verdict.value, "metrics": dict(verdict.metrics)}})
 
     def _cell(self, seed: int, name: str, search: int) -> Path:
         return self.at(seed) / f"{name}-{search}.json"
@@ -253,13 +262,15 @@ class Transfer:
     # -- the result ----------------------------------------------------------------------------------
     def gather(self) -> dict[str, Any] | None:
         """Everything as plain data, written to transfer.json; None while a part of it is missing."""
-        plan, runs, training = self.plan, [], []
+        plan, runs, training, reference = self.plan, [], [], {}
         for seed in plan.seeds:
             cells = [(name, n) for name in plan.held_out for n in range(plan.searches)]
             if not all(self._cell(seed, *cell).exists() for cell in cells):
                 return None
             training.append({k: v for k, v in read_json(self.at(seed) / "trained.json").items() if k != "saved"})
             drawn = {arm: read_json(self.at(seed) / f"proposals-{arm}.json") for arm in ("trained", "untrained")}
+            known = self.at(seed) / "reference.json"
+            reference |= read_json(known) if known.exists() else {}
             for name, search in cells:
                 for arm, curve in read_json(self._cell(seed, name, search)).items():
                     one = {"seed": seed, "search": search, "instance": name, "arm": arm, "distinct": curve["distinct"]}
@@ -269,6 +280,7 @@ class Transfer:
         result = {
             "format": FORMAT, "plan": plan.to_dict(), "metric": self.task.metric, "arms": ARMS, "provenance": provenance(),
             "grid": [k for k in GRID if k <= plan.calls], "training": training, "runs": runs,
+            "reference": reference,
         }  # fmt: skip
         write_json(self.folder / "transfer.json", result)
         return result

@@ -57,6 +57,7 @@ MAKERS: dict[str, Callable[..., str]] = {
     "extras": _extras,
     "controls": lambda **a: "\n" + controls_words(**a),
     "transfer": lambda **a: _figure(transfer.transfer_figure(**a)[0]),
+    "transfers": lambda **a: "\n" + transfer.table(**a)[0],
     "table_1": lambda **a: "\n" + setup_tables.table_1(**a)[0],
     "table_2": lambda **a: "\n" + setup_tables.table_2(**a)[0],
     "table_3": lambda **a: "\n" + tables.table_3(**a)[0],
@@ -126,6 +127,7 @@ def plan(tasks: list[str] | None = None, *, profile: str = "", out: Path | None 
     if not tasks:
         studies = [path for path in transfer.studies() if not transfer.trouble(path)]
         wanted += [Job(f"Transfer study {p.stem}", "transfer", {"path": p, "out": out}) for p in studies]
+        wanted += [Job("Transfer studies", "transfers", {"paths": studies, "out": out})] if studies else []
     return wanted + [Job(f"Table {n}", f"table_{n}", every) for n in (1, 2, 3)]
 
 

@@ -2,7 +2,8 @@
 
 ``*_from_data`` take the study's plain data (``transfer.json``). An interval is the 95 % percentile bootstrap over
 instances and training seeds, drawn independently, of the mean over both; the searches of one instance and seed are
-averaged first. A difference between two arms is taken within instance, seed and search before that. No torch here.
+averaged first. A difference between two arms is taken within instance, seed and search before that. Where a study knows what
+the task's reference, which everybody has, is worth on the instances, that stands beside the arms. No torch here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..store import read_json, results_dir
-from . import figures, health
+from . import collect, figures, health, markdown
 
 LOOK = {  # colour, line, marker
     "trained": ("#E69F00", "-", "o"),
@@ -104,6 +105,8 @@ def curves_from_data(ax: Any, data: dict[str, Any]) -> None:
             shifted, mean[at], yerr=err, color=colour, marker=marker, markersize=4.5, linestyle="", capsize=2, linewidth=0.8
         )
         ax.plot([], [], color=colour, linestyle=line, marker=marker, markersize=4.5, label=data["arms"][arm])
+    if data.get("reference"):
+        ax.axhline(reference(data), color="black", linewidth=0.8, linestyle=":", label="the task's reference")
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
     ax.set_xticks(data["grid"], [str(k) for k in data["grid"]])
     ax.minorticks_off()
@@ -189,6 +192,38 @@ def summary_from_data(data: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def reference(data: dict[str, Any]) -> float:
+    """What the task's reference is worth in the mean over the held-out instances."""
+    return float(np.mean([data["reference"][name]["value"] for name in data["plan"]["held_out"]]))
+
+
+def table(paths: list[Path], *, out: Path | None = None) -> tuple[str, dict[str, Path]]:
+    """The studies under each other: a line an arm, the mean best value at each number of calls with its interval.
+
+    Returns Markdown and the files (transfer.md, transfer.csv).
+    """
+    found = [read_json(path) for path in paths]
+    grid = sorted({k for data in found for k in data["grid"]})
+    lines, rows = markdown.head(["study", "arm", "calls before", *(f"{k} calls" for k in grid)]), []
+    for data in found:
+        mine = summary_from_data(data)
+        rows += [{"study": data["plan"]["name"], **row} for row in mine]
+        at = {(r["arm"], r["calls"]): r for r in mine if not r["against"]}
+        title = f"{data['plan']['name']} ({data['metric']})"
+        for arm, name in data["arms"].items():
+            cells = [_cell(at.get((arm, k))) for k in grid]
+            lines.append(markdown.line([title, name, f"{at[arm, data['grid'][0]]['verifier_calls_before']:.0f}", *cells]))
+        if data.get("reference"):
+            lines.append(markdown.line([title, "the task's reference", 0, *[f"{reference(data):.3f}"] * len(grid)]))
+    return collect.write_table("transfer", "\n".join(lines), rows, out=out, columns=["study", *COLUMNS])
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['value']:.3f}" + ("" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
+
+
 # -- words -------------------------------------------------------------------------------------------
 
 
@@ -200,7 +235,7 @@ def sentences_from_data(rows: list[dict[str, Any]], data: dict[str, Any]) -> lis
     out = [
         f"Trained on {len(plan['train'])} instances with {before} verifier calls ({_many(len(plan['seeds']), 'seed')}; mean score "
         f"of the policy's samples from {'; '.join(samples)}), tried on {_many(len(plan['held_out']), 'held-out instance')}, "
-        f"{_many(plan['searches'], 'search', 'searches')} each. A first verdict only tells what the unseen answer was worth: 0 and 1 "
+        f"{_many(plan['searches'], 'search', 'searches')} each{_beside(data)}. A first verdict only tells what the unseen answer was worth: 0 and 1 "
         "calls agree."
     ]
     table = {(r["arm"], r["against"], r["calls"]): r for r in rows}
@@ -220,6 +255,10 @@ def sentences_from_data(rows: list[dict[str, Any]], data: dict[str, Any]) -> lis
             had = " of the same training" if other == "search_from_saved" else ""
             out.append(f"{names[mine].capitalize()} against {names[other]}{had}: {'; '.join(parts)}.")
     return out
+
+
+def _beside(data: dict[str, Any]) -> str:
+    return f", on which the task's reference is worth {reference(data):.3f}" if data.get("reference") else ""
 
 
 def _fate(row: dict[str, Any]) -> str:
