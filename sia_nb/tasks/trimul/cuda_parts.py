@@ -125,7 +125,7 @@ def prepare(w):
     grid = ((len(joined) + len(last)) // 16, -(-max(joined.shape[1], last.shape[1]) // block), 1)
     launch(
         prepare_kernel, grid, w["left_proj"], w["left_gate"], w["right_proj"], w["right_gate"], w["out_gate"], w["to_out"],
-        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, {right}, num_warps=4,
+        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, {right}, {halved}, num_warps=4,
     )  # fmt: skip
     return joined, last
 
@@ -225,7 +225,7 @@ NORMED = """    chunk = min(channels, 64)
     launch(
         project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), normed, {normed_tiles}, mask,
         joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels,
-        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps,
+        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{limit},
     )  # fmt: skip
 """
 

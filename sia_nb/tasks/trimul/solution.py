@@ -118,7 +118,12 @@ SPACE_CUDA = Space(
             "operands of the projections by ordinary loads, or by hardware tile loads",
             kind="structure",
         ),
-        Field("sigmoid", ("exp", "tanh"), "the gates' sigmoid by exponential or by the hardware's tanh", kind="structure"),
+        Field(
+            "sigmoid",
+            ("exp", "tanh", "halved"),
+            "the gates' sigmoid by exponential or by the hardware's tanh, or that with the halving of its argument in the weights",
+            kind="structure",
+        ),
         Field("narrow_rows", (32, 64, 128), "rows of x in one tile where C <= 128", True),
         Field("narrow_pairs", (16, 32, 64, 128), "pairs of projection and gate in one tile", True),
         Field("narrow_warps", (4, 8), "warps of a tile", True),
