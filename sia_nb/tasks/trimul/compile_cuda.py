@@ -55,6 +55,7 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
     """What the texts of ``cuda_parts`` are filled in with."""
     dtype = {"tf32": "float32"}.get(spec["format"], spec["format"])
     low = dtype != "float32"
+    chunk = spec["narrow_chunk"]
     rows, columns = map(int, spec["product_tile"].split("x"))
     return {
         "format": dtype,
@@ -67,7 +68,9 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
         "halved": spec["project"] == "triton" and spec["sigmoid"] == "halved",
         "joined_tiles": "tile_loads(joined, 2 * pairs, chunk)" if spec["loads"] == "tiles" else None,
         "normed_tiles": "tile_loads(normed.flatten(0, 2), rows, chunk)" if spec["loads"] == "tiles" else None,
-        "limit": f", maxnreg={_registers(spec)}" if spec["wide_resident"] else "",
+        "limit": f", maxnreg={_registers(spec, 'wide')}" if spec["wide_resident"] else "",
+        "narrow_limit": f", maxnreg={_registers(spec, 'narrow')}" if spec["narrow_resident"] else "",
+        "narrow_chunk": MAX_CHUNK if chunk == MAX_CHUNK else f"{chunk} if c <= 128 else {MAX_CHUNK}",
         "rows_tiles": "tile_loads(normed.view(-1, channels), rows, chunk)" if spec["loads"] == "tiles" else None,
         "note": parts.NOTE if spec["launch"] == "direct" else "",
         "rows": rows,
@@ -129,9 +132,9 @@ def _walks(spec: dict[str, Any]) -> bool:
     return spec["norm"] != "fused" and spec["wide_program"] != "tile"
 
 
-def _registers(spec: dict[str, Any]) -> int:
-    """Registers of a thread such that ``wide_resident`` programs find room beside each other."""
-    return max(64, min(255, REGISTERS // (32 * spec["wide_warps"] * spec["wide_resident"]) // 8 * 8))
+def _registers(spec: dict[str, Any], kind: str) -> int:
+    """Registers of a thread such that so many programs as the spec says find room beside each other."""
+    return max(64, min(255, REGISTERS // (32 * spec[f"{kind}_warps"] * spec[f"{kind}_resident"]) // 8 * 8))
 
 
 def _by_rows(spec: dict[str, Any], fields: dict[str, Any]) -> str:
@@ -139,7 +142,7 @@ def _by_rows(spec: dict[str, Any], fields: dict[str, Any]) -> str:
     own, resident, programs = spec["wide_program"] == "norm", spec["wide_resident"], "-(-n // rows) * n * b"
     programs = f"min({programs}, {resident} * processors(x))" if resident else programs
     normed = parts.OWN_ROWS if own else parts.NORMALISE.format(**fields)
-    return parts.ROWS.format(programs=programs, normed=normed, norm=own, part=MAX_CHUNK, **fields)
+    return parts.ROWS.format(programs=programs, normed=normed, norm=own, **fields)
 
 
 def _trimul(spec: dict[str, Any], own: set[str]) -> str:

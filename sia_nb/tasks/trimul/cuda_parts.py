@@ -204,11 +204,11 @@ TILES_ON = """    tiles = n % 8 == 0 and h % pairs == 0
 """
 TILES_OFF = "    tiles, side_tiles, gate_tiles = False, None, None\n"
 
-FUSED = """    chunk = min(channels, {chunk})
+FUSED = """    chunk = min(channels, {narrow_chunk})
     launch(
         project_kernel, (-(-n // rows), n, b), x, mask, w["norm.weight"], w["norm.bias"], joined, {joined_tiles}, sides, gate,
         side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, chunk,
-        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps,
+        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{narrow_limit},
     )  # fmt: skip
 """
 
@@ -234,7 +234,7 @@ ROWS = """    programs = {programs}
     launch(
         project_rows_kernel, (programs, 1, 1), x, w["norm.weight"], w["norm.bias"], normed, {rows_tiles}, mask,
         joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs),
-        channels, chunk, {part}, min(rows, 4 * warps), rows, pairs, stages, tiles, {right}, {loads}, {norm}, num_warps=warps{limit},
+        channels, chunk, 64, min(rows, 4 * warps), rows, pairs, stages, tiles, {right}, {loads}, {norm}, num_warps=warps{limit},
     )  # fmt: skip
 """
 OWN_ROWS = """    normed = memory("normed", programs, rows, channels, like=x)

@@ -104,20 +104,24 @@ def normalise_rows(
     c = tl.arange(0, PART)
     COUNT: tl.constexpr = CHANNELS // PART
     parts = ()
-    mean = tl.zeros([BLOCK], tl.float32)
     for n in tl.static_range(COUNT):
         inside = (row < many)[:, None] & (n * PART + c < C)[None, :]
         part = tl.load(x + row[:, None] * C + (n * PART + c)[None, :], mask=inside, other=0.0, eviction_policy="evict_first")
         parts = parts + (part,)
-        mean += tl.sum(part, 1)
-    mean = mean / C
-    variance = tl.zeros([BLOCK], tl.float32)
+    sums = parts[0]
+    for n in tl.static_range(1, COUNT):
+        sums += parts[n]
+    mean = tl.sum(sums, 1) / C
+    squared = ()
     for n in tl.static_range(COUNT):
         centred = parts[n] - mean[:, None]
         if CHANNELS != C:
             centred = tl.where((n * PART + c < C)[None, :], centred, 0.0)
-        variance += tl.sum(centred * centred, 1)
-    inverse = tl.rsqrt(variance / C + EPS)
+        squared = squared + (centred * centred,)
+    squares = squared[0]
+    for n in tl.static_range(1, COUNT):
+        squares += squared[n]
+    inverse = tl.rsqrt(tl.sum(squares, 1) / C + EPS)
     for n in tl.static_range(COUNT):
         inside = n * PART + c < C
         factor = tl.load(scale + n * PART + c, mask=inside, other=0.0)
