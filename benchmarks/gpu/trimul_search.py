@@ -35,7 +35,19 @@ BASE = {
 # What a part's time depends on, and the shape (n, b, c) on which the parts are timed.
 PARTS = {
     "narrow": (
-        ("norm", "operand", "layout", "loads", "sigmoid", "narrow_rows", "narrow_pairs", "narrow_warps", "narrow_stages"),
+        (
+            "norm",
+            "operand",
+            "layout",
+            "loads",
+            "sigmoid",
+            "narrow_rows",
+            "narrow_pairs",
+            "narrow_warps",
+            "narrow_stages",
+            "narrow_chunk",
+            "narrow_resident",
+        ),
         (768, 1, 128),
     ),
     "wide": (
@@ -448,13 +460,13 @@ class Search:
                 for program, tiles in (("norm", norm), ("rows", rows), ("tile", tile)) for r, p, w, s, resident in tiles
             ]  # fmt: skip
         # the weights come from the L2 cache once for each tile of rows, which bounds small tiles
-        tiles = [(128, 32, 4, 2), (128, 32, 8, 2), (128, 64, 8, 2), (128, 16, 8, 3), (128, 32, 4, 3), (128, 64, 4, 1), (64, 32, 4, 2),
-                 (64, 64, 4, 2), (64, 32, 4, 3), (64, 16, 4, 2)]  # fmt: skip
+        tiles = [(128, 32, 4, 2, 3), (128, 64, 8, 2, 2), (64, 32, 4, 2, 4), (128, 32, 4, 2, 0), (128, 32, 8, 2, 2), (128, 16, 4, 2, 3),
+                 (128, 32, 4, 3, 2), (64, 64, 4, 2, 3)]  # fmt: skip
         return [
-            {**BASE, "operand": operand, "layout": layout, "loads": loads, "narrow_rows": r, "narrow_pairs": p, "narrow_warps": w,
-             "narrow_stages": s}
-            for r, p, w, s in tiles for operand in ("right", "left")
-            for layout, loads in (("rows", "tiles"), ("tiles", "tiles"), ("tiles", "pointers"))
+            {**BASE, "operand": operand, "layout": layout, "loads": "tiles", "narrow_rows": r, "narrow_pairs": p, "narrow_warps": w,
+             "narrow_stages": s, "narrow_chunk": chunk, "narrow_resident": resident}
+            for r, p, w, s, resident in tiles for chunk in (64, 32, 128)
+            for operand, layout in (("right", "rows"), ("right", "tiles"), ("left", "tiles"))
         ]  # fmt: skip
 
     def near_whole(self, spec):
