@@ -30,16 +30,40 @@ MOST_SHARED = 227 * 1024
 FIELDS = {f.name: f for f in SPACE_CUDA.fields}
 BASE = {
     **FALLBACK_CUDA, "format": "float16", "project": "triton", "norm": "fused", "operand": "left", "layout": "tiles", "loads": "pointers",
-    "sigmoid": "tanh", "product": "cublas", "output": "triton", "launch": "direct",
+    "sigmoid": "halved", "product": "cublas", "output": "triton", "launch": "direct",
 }  # fmt: skip
 # What a part's time depends on, and the shape (n, b, c) on which the parts are timed.
 PARTS = {
     "narrow": (
-        ("norm", "operand", "layout", "loads", "sigmoid", "narrow_rows", "narrow_pairs", "narrow_warps", "narrow_stages"),
+        (
+            "norm",
+            "operand",
+            "layout",
+            "loads",
+            "sigmoid",
+            "narrow_rows",
+            "narrow_pairs",
+            "narrow_warps",
+            "narrow_stages",
+            "narrow_chunk",
+            "narrow_resident",
+        ),
         (768, 1, 128),
     ),
     "wide": (
-        ("norm", "operand", "layout", "loads", "sigmoid", "wide_rows", "wide_pairs", "wide_warps", "wide_stages"),
+        (
+            "norm",
+            "operand",
+            "layout",
+            "loads",
+            "sigmoid",
+            "wide_rows",
+            "wide_pairs",
+            "wide_warps",
+            "wide_stages",
+            "wide_program",
+            "wide_resident",
+        ),
         (768, 1, 384),
     ),
     "output128": (("layout", "output_rows", "output_columns", "output_warps", "output_stages"), (768, 1, 128)),
@@ -292,6 +316,7 @@ class Search:
     def __init__(self, args):
         self.args, self.rng, self.began = args, random.Random(args.seed), time.time()
         self.timer, self.number, self.tried, self.saved = Timer(args.pretend), 0, {}, 0.0
+        self.texts = set()  # of the whole programs that were tried
         self.open_pool()
         if args.resume:
             self.resume(json.loads(Path(args.resume).read_text()))
@@ -308,8 +333,10 @@ class Search:
             print(f"not resumed: timed on {name}, this is {now}", flush=True)
             return
         for t in record["tried"]:
+            t["spec"] = {**FALLBACK_CUDA, **t["spec"]}  # fields added since then, whose fallbacks are what there was
             if set(t["spec"]) == set(SPACE_CUDA.names) and not t.get("failed", "").startswith(("crash", "timeout")):
                 self.tried[self.key(t["what"], t["spec"])] = t
+                self.texts |= {compile_spec(t["spec"])} if t["what"] == "full" else set()
         print(f"resumed: {len(self.tried)} known", flush=True)
 
     def left(self):
@@ -324,8 +351,10 @@ class Search:
         new, seen = [], set()
         for spec in specs:
             key = self.key(what, spec)
-            if key not in self.tried and key not in seen:
+            text = compile_spec(spec) if what == "full" else None  # which fields of no effect leave as it is
+            if key not in self.tried and key not in seen and text not in self.texts:
                 seen.add(key)
+                self.texts |= {text} - {None}
                 new.append(spec)
         futures = {}
         for spec in new:
@@ -362,6 +391,8 @@ class Search:
     def neighbours(self, what, spec):
         out = []
         for name in PARTS[what][0]:
+            if name in ("norm", "sigmoid"):  # settled: seeds and samples have both
+                continue
             field = FIELDS[name]
             values = [v for v in field.values if v not in ("wide", "maps") or what == "product"]
             if spec[name] not in values:
@@ -375,8 +406,12 @@ class Search:
         """Random sample, then neighbours of the best, within ``share`` of all seconds."""
         until = time.time() + min(share * self.args.seconds, self.left())
         names, shape = PARTS[what]
-        draws = [{**BASE, **{n: self.rng.choice(FIELDS[n].values) for n in names}} for _ in range(4 * sample)]
-        draws = [d for d in draws if "wide" not in (d["norm"], d["operand"]) and d["layout"] != "maps" and d["sigmoid"] == "tanh"]
+        draws = [{**BASE, **{n: self.rng.choice(FIELDS[n].values) for n in names}} for _ in range(40 * sample)]
+        draws = [
+            d for d in draws if "wide" not in (d["norm"], d["operand"]) and d["layout"] != "maps" and d["sigmoid"] == "halved"
+        ]
+        draws = [d for d in draws if what != "wide" or d["norm"] == "separate"]  # rows of so many channels do not fit
+        known = [{**t["spec"], "sigmoid": "halved"} for t in self.ranked(what)[:8]]
         if what.startswith("output"):
             draws = [{**BASE, "output_rows": r, "output_columns": c, "output_warps": w, "output_stages": s, "layout": "rows"}
                      for r in FIELDS["output_rows"].values for c in FIELDS["output_columns"].values
@@ -386,7 +421,7 @@ class Search:
             draws = [{**BASE, "layout": layout, "product": p, "product_tile": t, "product_stages": s}
                      for layout in ("rows", "maps") for p, t, s in [("cublas", "128x128", 3), ("triton", "128x128", 3), ("triton", "128x128", 4),
                      ("triton", "128x256", 3), ("triton", "128x256", 4), ("triton", "128x64", 4)]]  # fmt: skip
-        self.batch(what, [*self.seeds(what), *draws[:sample]], [shape], until)
+        self.batch(what, [*self.seeds(what), *known, *draws[:sample]], [shape], until)
         while time.time() < until and not what.startswith(("output", "product")):
             near = [
                 n for t in self.ranked(what)[:5] for n in self.neighbours(what, t["spec"]) if self.key(what, n) not in self.tried
@@ -405,28 +440,33 @@ class Search:
         """What ought to be good."""
         if what not in ("narrow", "wide"):
             return [BASE]
-        # the weights come from the L2 cache once for each tile of rows, which bounds small tiles
-        tiles = [
-            (128, 32, 8, 2),
-            (128, 64, 8, 2),
-            (128, 16, 8, 3),
-            (64, 32, 4, 2),
-            (64, 64, 4, 2),
-            (64, 32, 4, 3),
-            (64, 16, 4, 2),
-        ]
         if what == "wide":
-            tiles = [(128, 32, 8, 2), (128, 32, 8, 1), (128, 16, 8, 2), (128, 64, 8, 1), (128, 16, 8, 1), (64, 32, 4, 1),
-                     (64, 16, 4, 2), (64, 32, 4, 2), (64, 32, 8, 1), (128, 64, 16, 1)]  # fmt: skip
+            # norm and product in one program: 2 or 3 of them on a multiprocessor hide each other's norm and epilogue
+            norm = [(128, 64, 4, 2, 3), (128, 64, 8, 2, 2), (128, 64, 4, 2, 0), (128, 64, 8, 3, 2), (128, 64, 4, 3, 2), (128, 32, 4, 2, 4),
+                    (128, 32, 4, 3, 3), (64, 64, 4, 2, 4), (64, 64, 4, 3, 3), (128, 64, 8, 2, 0), (256, 32, 8, 2, 2), (256, 64, 8, 3, 1)]  # fmt: skip
+            rows = [
+                (256, 64, 8, 3, 1),
+                (128, 128, 8, 3, 1),
+                (128, 64, 4, 3, 2),
+                (128, 64, 4, 2, 2),
+                (256, 64, 8, 4, 1),
+                (128, 64, 8, 3, 1),
+            ]
+            tile = [(128, 64, 4, 2, 3), (256, 64, 8, 3, 1), (128, 64, 8, 2, 2), (128, 64, 4, 2, 0), (256, 32, 8, 3, 2)]
+            return [
+                {**BASE, "norm": "separate", "operand": operand, "layout": layout, "loads": "tiles", "wide_program": program,
+                 "wide_rows": r, "wide_pairs": p, "wide_warps": w, "wide_stages": s, "wide_resident": resident}
+                for operand, layout in (("right", "rows"), ("left", "rows"), ("right", "tiles"))
+                for program, tiles in (("norm", norm), ("rows", rows), ("tile", tile)) for r, p, w, s, resident in tiles
+            ]  # fmt: skip
+        # the weights come from the L2 cache once for each tile of rows, which bounds small tiles
+        tiles = [(128, 32, 4, 2, 3), (128, 64, 8, 2, 2), (64, 32, 4, 2, 4), (128, 32, 4, 2, 0), (128, 32, 8, 2, 2), (128, 16, 4, 2, 3),
+                 (128, 32, 4, 3, 2), (64, 64, 4, 2, 3)]  # fmt: skip
         return [
-            {**BASE, "operand": operand, "layout": layout, f"{what}_rows": r, f"{what}_pairs": p, f"{what}_warps": w, f"{what}_stages": s}
-            for r, p, w, s in tiles for operand in ("left", "right") for layout in ("tiles", "rows")
-        ] + [
-            {**BASE, "operand": operand, "loads": "tiles", f"{what}_rows": r, f"{what}_pairs": p, f"{what}_warps": w, f"{what}_stages": s}
-            for r, p, w, s in tiles for operand in ("left", "right")
-        ] + [
-            {**BASE, "norm": "separate", "operand": operand, "loads": loads, f"{what}_rows": r, f"{what}_pairs": p, f"{what}_warps": w, f"{what}_stages": s}
-            for r, p, w, s in [(128, 128, 8, 3), (128, 64, 4, 3), (128, 64, 8, 4)] for operand in ("left", "right") for loads in ("tiles", "pointers")
+            {**BASE, "operand": operand, "layout": layout, "loads": "tiles", "narrow_rows": r, "narrow_pairs": p, "narrow_warps": w,
+             "narrow_stages": s, "narrow_chunk": chunk, "narrow_resident": resident}
+            for r, p, w, s, resident in tiles for chunk in (64, 32, 128)
+            for operand, layout in (("right", "rows"), ("right", "tiles"), ("left", "tiles"))
         ]  # fmt: skip
 
     def near_whole(self, spec):
@@ -471,8 +511,8 @@ class Search:
 
         shapes = [(c.n, c.b, c.c) for c in BENCHMARK]
         full = lambda specs, until: self.batch("full", specs, shapes, until, 90)
-        self.part("wide", 24, 0.3)
-        self.part("narrow", 24, 0.24)
+        self.part("wide", 12, 0.36)
+        self.part("narrow", 12, 0.2)
         self.part("output384", 72, 0.06)
         self.part("output128", 72, 0.06)
         self.part("product", 12, 0.05)

@@ -15,6 +15,7 @@ from . import cuda_parts as parts
 KERNELS = Path(__file__).parent / "kernels"
 MAX_CHUNK = 128  # channels of x that one product takes at a time; a power of two, as Triton's tiles are
 MOST_FUSED = 512  # channels of x whose rows fit on the chip beside the weights; beyond, the norm is a launch of its own
+REGISTERS = 65_536  # of a multiprocessor
 RIGHT = {"left": "False", "right": "True", "wide": "c > 128"}
 
 
@@ -54,6 +55,7 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
     """What the texts of ``cuda_parts`` are filled in with."""
     dtype = {"tf32": "float32"}.get(spec["format"], spec["format"])
     low = dtype != "float32"
+    chunk = spec["narrow_chunk"]
     rows, columns = map(int, spec["product_tile"].split("x"))
     return {
         "format": dtype,
@@ -63,8 +65,13 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
         "chunk": MAX_CHUNK,
         "right": RIGHT[spec["operand"]],
         "loads": spec["loads"] == "tiles",
+        "halved": spec["project"] == "triton" and spec["sigmoid"] == "halved",
         "joined_tiles": "tile_loads(joined, 2 * pairs, chunk)" if spec["loads"] == "tiles" else None,
         "normed_tiles": "tile_loads(normed.flatten(0, 2), rows, chunk)" if spec["loads"] == "tiles" else None,
+        "limit": f", maxnreg={_registers(spec, 'wide')}" if spec["wide_resident"] else "",
+        "narrow_limit": f", maxnreg={_registers(spec, 'narrow')}" if spec["narrow_resident"] else "",
+        "narrow_chunk": MAX_CHUNK if chunk == MAX_CHUNK else f"{chunk} if c <= 128 else {MAX_CHUNK}",
+        "rows_tiles": "tile_loads(normed.view(-1, channels), rows, chunk)" if spec["loads"] == "tiles" else None,
         "note": parts.NOTE if spec["launch"] == "direct" else "",
         "rows": rows,
         "columns": columns,
@@ -86,26 +93,56 @@ def _kernels(spec: dict[str, Any], own: set[str]) -> list[str]:
     """The kernels that the own parts launch."""
     out = [kernel_source("prepare")] if own & {"project", "output"} else []
     if "project" in own:
-        name = f"sigmoid_{spec['sigmoid']}"
-        gates = kernel_source("gates").split("\n\n\n")
-        out += ["\n" + next(g for g in gates if name in g).strip().replace(name, "sigmoid") + "\n", kernel_source("finish")]
-        out += [kernel_source("normalise"), kernel_source("project_normed")]
+        out += [*_gates(spec["sigmoid"]), kernel_source("finish")]
+        walks = _walks(spec)
+        out += [] if walks and spec["norm"] == "wide" and spec["wide_program"] == "norm" else [kernel_source("normalise")]
+        out += [] if walks and spec["norm"] == "wide" else [kernel_source("project_normed")]
+        out += [kernel_source("project_rows")] if walks else []
         out += [kernel_source("project")] if spec["norm"] != "separate" else []
     return out + [kernel_source(part) for part in ("product", "output") if part in own]
+
+
+def _gates(way: str) -> list[str]:
+    """The functions ``sigmoid`` and ``gated`` by that way."""
+    gates = kernel_source("gates").split("\n\n\n")
+    names = {f"sigmoid_{way}": "sigmoid", "gated_halved" if way == "halved" else "gated": "gated"}
+    chosen = [next(g for g in gates if f"def {name}(" in g).strip().replace(name, new) for name, new in names.items()]
+    return [f"\n{text.replace('sigmoid_exp', 'sigmoid')}\n" for text in chosen]
 
 
 def _project(spec: dict[str, Any], fields: dict[str, Any], layout: str) -> str:
     """The functions of the first part."""
     if spec["project"] != "triton":
         return parts.EAGER_PROJECT[spec["project"]].format(**fields)
-    fused, normed = parts.FUSED.format(**fields), parts.NORMED.format(**fields)
+    fused, normed = parts.FUSED.format(**fields), (parts.NORMALISE + parts.NORMED).format(**fields)
     apart = {"fused": MOST_FUSED, "wide": 128, "separate": 0}[spec["norm"]]  # the channels beyond which the norm is
-    body = f"    if c > {apart}:\n{_indented(normed)}    else:\n{_indented(fused)}" if apart else normed
+    wide = _by_rows(spec, fields) if _walks(spec) else normed
+    narrow = fused if apart else (parts.NORMALISE + parts.NORMED).format(**fields | {"limit": ""})
+    body = f"    if c > {apart or 128}:\n{_indented(wide)}    else:\n{_indented(narrow)}" if wide != narrow else normed
     tiles = spec["layout"] == "tiles"
     shapes = {kind: tuple(spec[f"{kind}_{name}"] for name in ("rows", "pairs", "warps", "stages")) for kind in ("narrow", "wide")}
     head = parts.SIDES[layout] + parts.USED_ROWS + (parts.TILE_STORES if tiles else "")
     head += parts.TILE_LOADS if spec["loads"] == "tiles" else ""
+    head += parts.PROCESSORS if _walks(spec) and spec["wide_resident"] else ""
     return head + parts.PROJECT.format(tiles=parts.TILES_ON if tiles else parts.TILES_OFF, norm=body, **shapes)
+
+
+def _walks(spec: dict[str, Any]) -> bool:
+    """Whether, for C > 128, a program does all tiles of its rows."""
+    return spec["norm"] != "fused" and spec["wide_program"] != "tile"
+
+
+def _registers(spec: dict[str, Any], kind: str) -> int:
+    """Registers of a thread such that so many programs as the spec says find room beside each other."""
+    return max(64, min(255, REGISTERS // (32 * spec[f"{kind}_warps"] * spec[f"{kind}_resident"]) // 8 * 8))
+
+
+def _by_rows(spec: dict[str, Any], fields: dict[str, Any]) -> str:
+    """The launches of such programs."""
+    own, resident, programs = spec["wide_program"] == "norm", spec["wide_resident"], "-(-n // rows) * n * b"
+    programs = f"min({programs}, {resident} * processors(x))" if resident else programs
+    normed = parts.OWN_ROWS if own else parts.NORMALISE.format(**fields)
+    return parts.ROWS.format(programs=programs, normed=normed, norm=own, **fields)
 
 
 def _trimul(spec: dict[str, Any], own: set[str]) -> str:

@@ -125,7 +125,7 @@ def prepare(w):
     grid = ((len(joined) + len(last)) // 16, -(-max(joined.shape[1], last.shape[1]) // block), 1)
     launch(
         prepare_kernel, grid, w["left_proj"], w["left_gate"], w["right_proj"], w["right_gate"], w["out_gate"], w["to_out"],
-        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, {right}, num_warps=4,
+        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, {right}, {halved}, num_warps=4,
     )  # fmt: skip
     return joined, last
 
@@ -204,28 +204,47 @@ TILES_ON = """    tiles = n % 8 == 0 and h % pairs == 0
 """
 TILES_OFF = "    tiles, side_tiles, gate_tiles = False, None, None\n"
 
-FUSED = """    chunk = min(channels, {chunk})
+FUSED = """    chunk = min(channels, {narrow_chunk})
     launch(
         project_kernel, (-(-n // rows), n, b), x, mask, w["norm.weight"], w["norm.bias"], joined, {joined_tiles}, sides, gate,
         side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, chunk,
-        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps,
+        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{narrow_limit},
     )  # fmt: skip
 """
 
-NORMED = """    normed = memory("normed", b, n, n, channels, like=x)
+NORMALISE = """    normed = memory("normed", b, n, n, channels, like=x)
     total, power = b * n * n, triton.next_power_of_2(channels)
     block = max(1, 4096 // power)
     launch(
         normalise_kernel, (-(-total // block), 1, 1), x, w["norm.weight"], w["norm.bias"], normed, total, c, EPS,
         channels, power, block, num_warps=4,
     )  # fmt: skip
-    chunk = min(channels, 64)
+"""
+
+NORMED = """    chunk = min(channels, 64)
     launch(
         project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), normed, {normed_tiles}, mask,
         joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels,
-        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps,
+        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{limit},
     )  # fmt: skip
 """
+
+ROWS = """    programs = {programs}
+{normed}    chunk = 64
+    launch(
+        project_rows_kernel, (programs, 1, 1), x, w["norm.weight"], w["norm.bias"], normed, {rows_tiles}, mask,
+        joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs),
+        channels, chunk, 64, min(rows, 4 * warps), rows, pairs, stages, tiles, {right}, {loads}, {norm}, num_warps=warps{limit},
+    )  # fmt: skip
+"""
+OWN_ROWS = """    normed = memory("normed", programs, rows, channels, like=x)
+"""
+
+PROCESSORS = '''
+def processors(x):
+    """Multiprocessors of the GPU that holds x; Triton's interpreter, for tensors of a CPU, has one."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
+'''
 
 PRODUCT = {
     "cublas": '''

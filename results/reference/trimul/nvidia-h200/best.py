@@ -17,9 +17,9 @@ EPS = 1e-5
 def prepare_kernel(
     left_proj, left_gate, right_proj, right_gate, out_gate, to_out, joined, last, C, H,
     JOINED: tl.constexpr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    RIGHT: tl.constexpr,
+    RIGHT: tl.constexpr, HALVED: tl.constexpr,
 ):  # fmt: skip
-    """Rows of joined [JOINED, CHANNELS], then of last [.., HIDDEN], zero beyond the weights' own sizes.
+    """Rows of joined [JOINED, CHANNELS], with HALVED half as large, then of last [.., HIDDEN]; zero beyond the weights' sizes.
 
     Rows 2q and 2q + 1 of joined are projection and gate of channel q of left and right (with RIGHT, rows that are 8
     apart), so that one thread holds both of a product; then come two halves of the output gate's channels, likewise.
@@ -45,6 +45,8 @@ def prepare_kernel(
         value += tl.load(right_proj + at, mask=inside & (of_right & ~second)[:, None], other=0.0)
         value += tl.load(right_gate + at, mask=inside & (of_right & second)[:, None], other=0.0)
         value += tl.load(out_gate + at, mask=inside & of_gate[:, None], other=0.0)
+        if HALVED:
+            value *= 0.5
         to = joined + row[:, None] * CHANNELS + column[None, :]
         tl.store(to, value.to(joined.dtype.element_ty), mask=(column < CHANNELS)[None, :])
     else:
@@ -59,6 +61,12 @@ def prepare_kernel(
 def sigmoid(x):
     """(1 + tanh(x / 2)) / 2 by the approximate instruction, good to 2^-11."""
     return 0.5 * tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [0.5 * x], tl.float32, True, 1) + 0.5
+
+
+@triton.jit
+def gated(first, second):
+    """first times the sigmoid of second."""
+    return first * sigmoid(second)
 
 
 @triton.jit
@@ -85,7 +93,7 @@ def finish_projection(
     pair = first_pair + tl.arange(0, PAIRS)
     k = k0 + tl.arange(0, ROWS)
     if first_pair < 2 * H:
-        value = (first * sigmoid(second) * m).to(DTYPE)
+        value = (gated(first, second) * m).to(DTYPE)
         if SIDE_TILES:
             row = side_row + (first_pair // H) * B * H + first_pair % H
             sides_tiles.store([row, k0], value if RIGHT else tl.trans(value))
@@ -188,7 +196,6 @@ def project_kernel(
     c = tl.arange(0, CHUNK)
     COUNT: tl.constexpr = CHANNELS // CHUNK
     chunks = ()
-    mean = tl.zeros([ROWS], tl.float32)
     for n in tl.static_range(COUNT):
         at = x + (row + k)[:, None] * C + (n * CHUNK + c)[None, :]
         if CHANNELS == C:
@@ -196,16 +203,21 @@ def project_kernel(
         else:
             chunk = tl.load(at, mask=(k < N)[:, None] & (n * CHUNK + c < C)[None, :], other=0.0)
         chunks = chunks + (chunk,)
-        mean += tl.sum(chunk, 1)
-    mean = mean / C
+    sums = chunks[0]
+    for n in tl.static_range(1, COUNT):
+        sums += chunks[n]
+    mean = tl.sum(sums, 1) / C
     m = tl.load(mask + row + k, mask=k < N, other=0.0)
-    variance = tl.zeros([ROWS], tl.float32)
+    squared = ()
     for n in tl.static_range(COUNT):
         centred = chunks[n] - mean[:, None]
         if CHANNELS != C:
             centred = tl.where((n * CHUNK + c < C)[None, :], centred, 0.0)
-        variance += tl.sum(centred * centred, 1)
-    inverse = tl.rsqrt(variance / C + EPS)
+        squared = squared + (centred * centred,)
+    squares = squared[0]
+    for n in tl.static_range(1, COUNT):
+        squares += squared[n]
+    inverse = tl.rsqrt(tl.sum(squares, 1) / C + EPS)
     rows = ()
     for n in tl.static_range(COUNT):
         inside = n * CHUNK + c < C
@@ -328,7 +340,7 @@ def prepare(w):
     grid = ((len(joined) + len(last)) // 16, -(-max(joined.shape[1], last.shape[1]) // block), 1)
     launch(
         prepare_kernel, grid, w["left_proj"], w["left_gate"], w["right_proj"], w["right_gate"], w["out_gate"], w["to_out"],
-        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, True, num_warps=4,
+        joined, last, c, h, len(joined), channels, last.shape[1], 16, block, True, False, num_warps=4,
     )  # fmt: skip
     return joined, last
 

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .gates import gated
 from .gates import sigmoid_exp as sigmoid
 
 DTYPE = tl.constexpr(tl.float16)
@@ -32,7 +33,7 @@ def finish_projection(
     pair = first_pair + tl.arange(0, PAIRS)
     k = k0 + tl.arange(0, ROWS)
     if first_pair < 2 * H:
-        value = (first * sigmoid(second) * m).to(DTYPE)
+        value = (gated(first, second) * m).to(DTYPE)
         if SIDE_TILES:
             row = side_row + (first_pair // H) * B * H + first_pair % H
             sides_tiles.store([row, k0], value if RIGHT else tl.trans(value))

@@ -8,9 +8,9 @@ import triton.language as tl
 def prepare_kernel(
     left_proj, left_gate, right_proj, right_gate, out_gate, to_out, joined, last, C, H,
     JOINED: tl.constexpr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    RIGHT: tl.constexpr,
+    RIGHT: tl.constexpr, HALVED: tl.constexpr,
 ):  # fmt: skip
-    """Rows of joined [JOINED, CHANNELS], then of last [.., HIDDEN], zero beyond the weights' own sizes.
+    """Rows of joined [JOINED, CHANNELS], with HALVED half as large, then of last [.., HIDDEN]; zero beyond the weights' sizes.
 
     Rows 2q and 2q + 1 of joined are projection and gate of channel q of left and right (with RIGHT, rows that are 8
     apart), so that one thread holds both of a product; then come two halves of the output gate's channels, likewise.
@@ -36,6 +36,8 @@ def prepare_kernel(
         value += tl.load(right_proj + at, mask=inside & (of_right & ~second)[:, None], other=0.0)
         value += tl.load(right_gate + at, mask=inside & (of_right & second)[:, None], other=0.0)
         value += tl.load(out_gate + at, mask=inside & of_gate[:, None], other=0.0)
+        if HALVED:
+            value *= 0.5
         to = joined + row[:, None] * CHANNELS + column[None, :]
         tl.store(to, value.to(joined.dtype.element_ty), mask=(column < CHANNELS)[None, :])
     else:

@@ -28,7 +28,6 @@ def project_kernel(
     c = tl.arange(0, CHUNK)
     COUNT: tl.constexpr = CHANNELS // CHUNK
     chunks = ()
-    mean = tl.zeros([ROWS], tl.float32)
     for n in tl.static_range(COUNT):
         at = x + (row + k)[:, None] * C + (n * CHUNK + c)[None, :]
         if CHANNELS == C:
@@ -36,16 +35,21 @@ def project_kernel(
         else:
             chunk = tl.load(at, mask=(k < N)[:, None] & (n * CHUNK + c < C)[None, :], other=0.0)
         chunks = chunks + (chunk,)
-        mean += tl.sum(chunk, 1)
-    mean = mean / C
+    sums = chunks[0]
+    for n in tl.static_range(1, COUNT):
+        sums += chunks[n]
+    mean = tl.sum(sums, 1) / C
     m = tl.load(mask + row + k, mask=k < N, other=0.0)
-    variance = tl.zeros([ROWS], tl.float32)
+    squared = ()
     for n in tl.static_range(COUNT):
         centred = chunks[n] - mean[:, None]
         if CHANNELS != C:
             centred = tl.where((n * CHUNK + c < C)[None, :], centred, 0.0)
-        variance += tl.sum(centred * centred, 1)
-    inverse = tl.rsqrt(variance / C + EPS)
+        squared = squared + (centred * centred,)
+    squares = squared[0]
+    for n in tl.static_range(1, COUNT):
+        squares += squared[n]
+    inverse = tl.rsqrt(tl.sum(squares, 1) / C + EPS)
     rows = ()
     for n in tl.static_range(COUNT):
         inside = n * CHUNK + c < C
