@@ -37,6 +37,7 @@ from .reference import Case, places
 PAGE = 4096
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
 MOST = 1 << 20  # bytes of an answer
+FORGETS = ("load", "clocks")  # requests after which inputs must be made anew
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
 PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -129,6 +130,7 @@ class Session:
         self._said = tempfile.TemporaryFile()  # not in its folder, where it could put a link to a file of the host
         self._socket, theirs = socket.socketpair()
         self._process: Any = None
+        self._prepared: tuple[Case, int] | None = None  # what its inputs are made for
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN)}
         env |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}  # freed memory stays: no page is fetched twice
@@ -179,6 +181,8 @@ class Session:
             Failed: the process answered with an error; or it died, ran out of memory or of ``seconds``, or answered what
                 it was not asked, and is gone.
         """
+        if op in FORGETS:
+            self._prepared = None
         return self._timed(op, seconds, fields)[0]
 
     def call(self, seconds: float, **draw: Any) -> float:
@@ -196,7 +200,10 @@ class Session:
 
     def prepare(self, case: Case, base: int, seconds: float) -> None:
         """Make room for a case's inputs, which are drawn from ``base`` and a seed each time. Raises as ``ask``."""
-        self.ask("prepare", seconds, case=asdict(case), base=base)
+        if self._prepared != (case, base):
+            self._prepared = None
+            self.ask("prepare", seconds, case=asdict(case), base=base)
+            self._prepared = case, base
 
     def busy(self) -> bool:
         """Whether some thread goes on running for ``PATIENT`` seconds in which nothing is asked; stopped afterwards."""
