@@ -156,7 +156,9 @@ def test_a_run_that_repeats_a_committed_one_is_told_from_it(tmp_path, monkeypatc
     assert find_run("same", committed=True).path == own
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs taskset's call and two cores")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs taskset's call and two cores"
+)
 def test_a_process_kept_to_some_cores_says_so_and_uses_no_more():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.environ.pop('OMP_NUM_THREADS', None)\n"

@@ -112,17 +112,15 @@ def test_every_choice_meets_the_tolerance_at_benchmark_channels(field, value):
         )
 
 
-FUSED = {**FALLBACK, "passes": "fused", "product": "matmul", "format": "bfloat16x2", "output_format": "bfloat16x3"}
+FUSED = {**FALLBACK, "passes": "fused", "product": "matmul", "format": "bfloat16x3", "output_format": "bfloat16x3"}
 
 
-@pytest.mark.parametrize(("own", "most"), [("bfloat16x2", 0.9), ("bfloat16x3", 0.05)])
-def test_fused_programs_hold_the_tolerance_on_ten_seeds_of_every_case(own, most):
-    trimul = load(compile_spec({**FUSED, "format": own}))
+def test_a_fused_program_holds_the_tolerance_on_ten_seeds_of_every_case():
+    trimul = load(compile_spec(FUSED))
     for shape in {*cases("cpu").timed, *cases("cpu").checked}:
-        if shape.n <= 40 or own == "bfloat16x2":
-            for seed in range(10):
-                given_ = make_inputs(shape, seed)
-                assert worst(trimul(*given_), reference(*given_)) < most, (shape.name, seed)
+        for seed in range(10):
+            given_ = make_inputs(shape, seed)
+            assert worst(trimul(*given_), reference(*given_).numpy()) < 0.05, (shape.name, seed)
 
 
 @given(st.integers(1, 9), st.integers(1, 2), st.integers(1, 70), st.integers(1, 70), st.sampled_from((1, 2, 3)), st.booleans())

@@ -8,12 +8,14 @@ one after the other in turns.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import secrets
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +87,21 @@ class Judge:
 
     Args:
         reference, candidate: their processes; the candidate's code is loaded.
+        alone: keeps all other timing on the machine waiting.
         first_seconds: of a candidate's first call on each case, in which it may compile.
         seconds: of everything.
     """
 
-    def __init__(self, reference: Session, candidate: Session, *, first_seconds: float, seconds: float):
-        self.reference, self.candidate = reference, candidate
+    def __init__(
+        self,
+        reference: Session,
+        candidate: Session,
+        *,
+        first_seconds: float,
+        seconds: float,
+        alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ):
+        self.reference, self.candidate, self.alone = reference, candidate, alone
         self.first_seconds, self.seconds, self.end = first_seconds, seconds, time.monotonic() + seconds
         self._base: dict[Case, int] = {}
         self._seeds: dict[Case, list[int]] = {}
@@ -105,14 +116,21 @@ class Judge:
         Raises:
             Failed: with the reason.
         """
+        with contextlib.nullcontext() if self.reference.apart else self._alone():
+            return self._run(source, cases, seconds, good)
+
+    def _run(self, source: str, cases: Cases, seconds: float, good: float) -> dict[str, Any]:
         self.candidate.ask("load", self._left(self.first_seconds), code=source)
         self.honest()
-        for case in cases.checked:
+        for case in cases.checked + (cases.timed if cases.device == "cpu" else ()):
             self.check(case)
         self.idle()
-        timings = self.time(cases.timed, seconds, good) if cases.device == "cpu" else []
-        found: dict[str, Any] = {}
+        timings, found = [], {}
+        if cases.device == "cpu":
+            with self._alone() if self.reference.apart else contextlib.nullcontext():
+                timings = self.time(cases.timed, seconds, good)
         for case in cases.timed if cases.device == "cuda" else ():
+            self.check(case)
             timings += self.time([case], seconds, good)
             found[case.name] = {"clocks": self.clocks(timings[-1], seconds)}
         for t in timings:
@@ -123,6 +141,23 @@ class Judge:
         self.idle()
         self.honest()
         return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """On the cores for what is timed, while nothing else is timed; the wait takes nothing from the time that is left."""
+        began = time.monotonic()
+        with self.alone():
+            self.end += time.monotonic() - began
+            self._place(timed=True)
+            try:
+                yield
+            finally:
+                self._place(timed=False)
+
+    def _place(self, timed: bool) -> None:
+        self._unmoved()
+        for session in (self.reference, self.candidate):
+            session.place(timed)
 
     # --- checking -----------------------------------------------------------------------------------
     def check(self, case: Case) -> None:
@@ -164,9 +199,12 @@ class Judge:
         """Run the reference on the inputs that were drawn; its seconds. Raises ``Failed`` where it could not run freely."""
         draw = {"seed": seed, **more} if self.reference.device == "cuda" else {}
         took = self.reference.call(PATIENCE, **draw)
+        self._unmoved()
+        return took
+
+    def _unmoved(self) -> None:
         if self.reference.moved():
             raise Failed("meddled", "the priority, cores or limits of the reference's process were changed")
-        return took
 
     def _call(self, case: Case, seed: int, limit: float) -> float:
         draw = {"seed": seed} if self.candidate.device == "cuda" else {}
@@ -249,8 +287,6 @@ class Judge:
         ours, theirs, overhead = [{c: [] for c in cases} for _ in range(2)] + [{}]
         for rounds in itertools.count(1):
             for case in cases:
-                if rounds == 1:
-                    self.check(case)
                 for _ in range(2):
                     for times, took in zip((ours[case], theirs[case]), self.turn(case), strict=True):
                         times.append(took)

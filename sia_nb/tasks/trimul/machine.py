@@ -32,7 +32,7 @@ def describe() -> str:
 
 @contextlib.contextmanager
 def to_itself() -> Iterator[None]:
-    """One verdict at a time, over all processes of this user."""
+    """One that is timed at a time, over all processes of this user."""
     path = Path(tempfile.gettempdir()) / f"sia-trimul-{os.getuid()}.lock"
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

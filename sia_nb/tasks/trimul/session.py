@@ -162,10 +162,8 @@ class Session:
         if ready is None:
             self.fail("crash", "the process did not start")
         self._first, self._threads = self._tree(), threads
-        if device == "cpu":
-            self._place(threads)
         self._placed: dict[int, Any] = {}
-        self.moved()
+        self.place(timed=False)
         self.about = self.ask("about", 60)
 
     @property
@@ -285,15 +283,24 @@ class Session:
         return min(took, max(took - (after[1] - before[1]), (after[0] - before[0]) / self._threads))
 
     # --- stopping and watching ----------------------------------------------------------------------
-    def _place(self, count: int) -> None:
-        """Keep the process to the last ``count`` cores, the reference's as the candidate's. Each would stay on a core of its
-        own otherwise, and one of these may be slower for as long as something else runs beside it."""
-        if not hasattr(os, "sched_setaffinity"):
-            return
-        cores = sorted(os.sched_getaffinity(0))[-count:]
-        for pid in self._first:
-            for thread in map(int, os.listdir(f"/proc/{pid}/task")):
-                os.sched_setaffinity(thread, cores)
+    @property
+    def apart(self) -> bool:
+        """Whether there are cores on which it can run without disturbing what is timed."""
+        return self.device == "cpu" and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) >= 2 * self._threads
+
+    def place(self, timed: bool) -> None:
+        """Keep a process on a CPU to as many of the last cores as it has threads, the reference's as the candidate's: each would
+        stay on a core of its own otherwise, and one of these may be slower for as long as something else runs beside it. One
+        that is not ``timed`` is kept to the other cores where there are enough, so that another verdict can be timed."""
+        if self.device == "cpu" and hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            cores = cores[: -self._threads] if self.apart and not timed else cores[-self._threads :]
+            with contextlib.suppress(OSError):  # it is gone
+                for pid in self._first:
+                    for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+                        os.sched_setaffinity(thread, cores)
+        with contextlib.suppress(OSError):
+            self.moved()
 
     def _tree(self) -> list[int]:
         return warden.descendants(self._process.pid)
@@ -319,7 +326,7 @@ class Session:
         if not warden.LINUX:
             return False
         now: dict[int, Any] = {}
-        for pid in self._first:
+        for pid in self._first if self.alive else ():
             limits = [resource.prlimit(pid, kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_DATA)]
             for thread in map(int, os.listdir(f"/proc/{pid}/task")):
                 policy = os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread)

@@ -43,8 +43,8 @@ LOADS = 32  # specs that one process runs before it is replaced
 
 
 class TriMulVerifier:
-    """Scores candidates on one instance; one at a time on a machine, whatever ``workers`` says, since they would slow
-    each other down.
+    """Scores candidates on one instance; one is timed at a time on a machine, whatever ``workers`` says, since they would
+    slow each other down.
 
     Args:
         data_dir: not used; the inputs are drawn.
@@ -170,7 +170,7 @@ class TriMulVerifier:
 
     # --- measuring ----------------------------------------------------------------------------------
     def _measure(self, source: str, ours: bool, precision: int) -> dict[str, Any]:
-        with self._lock, to_itself():
+        with self._lock:
             try:
                 reference = self._the_reference()
             except Failed as error:
@@ -196,7 +196,8 @@ class TriMulVerifier:
 
     def _judged(self, source: str, reference: Session, candidate: Session, seconds: float, precision: int) -> dict[str, Any]:
         load = os.getloadavg()[0]
-        judge = Judge(reference, candidate, first_seconds=min(CALL_SECONDS, seconds), seconds=seconds)
+        first = min(CALL_SECONDS, seconds)
+        judge = Judge(reference, candidate, first_seconds=first, seconds=seconds, alone=to_itself)
         found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision, GOOD / math.sqrt(precision))
         return {
             "cases": found,
@@ -243,7 +244,8 @@ class TriMulVerifier:
     def _machine_rates(self, reference: Session, again: bool) -> dict[str, float]:
         """Rates of the machine, the best seen so far; ``again``: look once more."""
         if not self._rates or again:
-            found = reference.ask("rates", 120)
+            with to_itself():
+                found = reference.ask("rates", 120)
             self._rates = {name: max(found[name], self._rates.get(name, 0.0)) for name in ("copy", "matmul")}
         return dict(self._rates)
 
