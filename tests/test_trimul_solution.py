@@ -115,16 +115,17 @@ def test_every_choice_meets_the_tolerance_at_benchmark_channels(field, value):
 FUSED = {**FALLBACK, "passes": "fused", "product": "matmul", "format": "bfloat16x3", "output_format": "bfloat16x3"}
 
 
-def test_a_fused_program_holds_the_tolerance_on_ten_seeds_of_every_case():
+@pytest.mark.parametrize("seeds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_fused_program_holds_the_tolerance_on_every_case(seeds):
     trimul = load(compile_spec(FUSED))
     for shape in {*cases("cpu").timed, *cases("cpu").checked}:
-        for seed in range(10):
+        for seed in range(seeds):
             given_ = make_inputs(shape, seed)
             assert worst(trimul(*given_), reference(*given_).numpy()) < 0.05, (shape.name, seed)
 
 
 @given(st.integers(1, 9), st.integers(1, 2), st.integers(1, 70), st.integers(1, 70), st.sampled_from((1, 2, 3)), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_fused_products_of_any_shape_are_right_with_and_without_tile_registers(n, b, c, h, products, masked):
     spec = {**FUSED, "format": f"bfloat16x{products}".removesuffix("x1"), "output_format": "bfloat16x3"}
     source = compile_spec(spec)

@@ -20,11 +20,11 @@ static uint16_t* room(long values) {
     return static_cast<uint16_t*>(std::aligned_alloc(64, up(2 * values, 64)));
 }
 
-// Left operand a: two groups of 16 rows, the second at a + a_next; right operand b: tiles of 32 x 16, two groups of
-// columns likewise. What rounding took from them stands at a + a_low and b + b_low.
+// Left operand a: two groups of 16 rows, the second at a + a_next, whose next 32 values are a_step further; right operand b:
+// tiles of 32 x 16, two groups of columns likewise. What rounding took from them stands at a + a_low and b + b_low.
 struct Operands {
     const uint16_t *a, *b;
-    long a_next, a_stride, a_low, b_next, b_low, steps;
+    long a_next, a_stride, a_step, a_low, b_next, b_low, steps;
 };
 
 // to + group of a * a_next + group of b * b_next: 16 x 16 sums, rows stride apart.
@@ -41,7 +41,8 @@ static void multiply_plainly(const Operands& in, const Sums& out) {
         for (long k = 0; k < in.steps * SIDE; k++)
             for (long i = 0; i < SIDE; i++)
                 for (int half = 0; half < 2; half++) {
-                    const uint16_t *left = a + i * in.a_stride + 2 * k + half, *right = b + k * DEPTH + half;
+                    const uint16_t* left = a + k / SIDE * in.a_step + i * in.a_stride + k % SIDE * 2 + half;
+                    const uint16_t* right = b + k * DEPTH + half;
                     float high = widen(*left), low = A_LOW ? widen(left[in.a_low]) : 0.0f;
                     for (long j = 0; j < SIDE; j++) {
                         float other = widen(right[2 * j]);
@@ -81,7 +82,7 @@ static void multiply_tiles(const Operands& in, const Sums& out) {
     _tile_zero(2);
     _tile_zero(3);
     for (long k = 0; k < in.steps; k++) {
-        const uint16_t *a = in.a + k * DEPTH, *b = in.b + k * TILE;
+        const uint16_t *a = in.a + k * in.a_step, *b = in.b + k * TILE;
         left(a);
         if (B_LOW) {
             right(b + in.b_low);
@@ -202,13 +203,16 @@ static void project_all(
 #pragma omp for
         for (long part = 0; part < 5 * height; part++) {
             long at = part / height, i = part % height;
-            uint16_t *high = w + part * width, *low = W_LOW ? high + all : nullptr;
-            if (i < h) {
+            uint16_t *high = rows, *low = W_LOW ? rows + width : nullptr;
+            if (i < h)
                 round_rows(weights[at] + i * c, high, low, 1, c);
-            } else {
-                std::fill(high, high + width, 0);
-                if (low) std::fill(low, low + width, 0);
-            }
+            else
+                std::fill(high, high + 2 * width, 0);
+            for (long k = 0; k < steps; k++)
+                for (long term = 0; term < 1 + W_LOW; term++) {
+                    uint16_t* tile = w + term * all + part / SIDE * SIDE * width + k * TILE;
+                    std::memcpy(tile + part % SIDE * DEPTH, rows + term * width + k * DEPTH, 2 * DEPTH);
+                }
         }
 #pragma omp for
         for (long block = 0; block < batch * blocks; block++) {
@@ -230,7 +234,7 @@ static void project_all(
             }
             alignas(64) float m[AT_ONCE] = {}, sums[2][SIDE][AT_ONCE], out[AT_ONCE];
             std::memcpy(m, mask + b * n + first, 4 * count);
-            Operands in = {w, right, 2 * height * width, width, all, SIDE * width, 2 * SIDE * width, steps};
+            Operands in = {w, right, 2 * height * width, DEPTH, TILE, all, SIDE * width, 2 * SIDE * width, steps};
             Sums to = {sums[0][0], AT_ONCE, SIDE * AT_ONCE, SIDE};
             for (long group = 0; group < 2 * height; group += SIDE) {
                 in.a = w + group * width;
@@ -275,9 +279,10 @@ static void output_all(
     {
         Tiles tiles;
         uint16_t *rows = room(2 * SIDE * depth), *left = room(2 * AT_ONCE * depth);
-        uint16_t *high = room(AT_ONCE * depth), *low = room(AT_ONCE * depth);
-        std::fill(high, high + AT_ONCE * depth, 0);
-        std::fill(low, low + AT_ONCE * depth, 0);
+        auto high = static_cast<uint32_t*>(std::aligned_alloc(64, 2 * AT_ONCE * depth)), low = high;  // pairs of channels
+        if (LOW) low = static_cast<uint32_t*>(std::aligned_alloc(64, 2 * AT_ONCE * depth));
+        auto values = static_cast<float*>(std::aligned_alloc(64, 4 * AT_ONCE * depth));
+        std::fill(values + h * AT_ONCE, values + depth * AT_ONCE, 0.0f);
 #pragma omp for
         for (long group = 0; group < columns; group += SIDE) {
             long there = std::max(0L, std::min(SIDE, c - group));
@@ -289,36 +294,46 @@ static void output_all(
 #pragma omp for
         for (long block = 0; block < batch * blocks; block++) {
             long b = block / blocks, first = block % blocks * AT_ONCE, count = std::min(AT_ONCE, n - first);
-            alignas(64) float values[2][AT_ONCE] = {}, mean[AT_ONCE] = {}, inverse[AT_ONCE] = {}, sums[AT_ONCE][AT_ONCE];
-            const float* from = o + b * h * n + first;
-            for (long k = 0; k < h; k++)
+            alignas(64) float mean[AT_ONCE] = {}, inverse[AT_ONCE] = {}, sums[AT_ONCE][AT_ONCE];
+            alignas(64) uint16_t g[AT_ONCE] = {};
+            for (long k = 0; k < h; k++) {  // a copy, since rows n values apart may share one set of the cache
+                float* to = values + k * AT_ONCE;
+                if (count < AT_ONCE) std::fill(to, to + AT_ONCE, 0.0f);
+                std::memcpy(to, o + (b * h + k) * n + first, 4 * count);
 #pragma omp simd
-                for (long i = 0; i < count; i++) mean[i] += from[k * n + i];
+                for (long i = 0; i < AT_ONCE; i++) mean[i] += to[i];
+            }
             for (long i = 0; i < AT_ONCE; i++) mean[i] /= h;
-            for (long k = 0; k < h; k++)
+            for (long k = 0; k < h; k++) {
+                const float* from = values + k * AT_ONCE;
 #pragma omp simd
-                for (long i = 0; i < count; i++) inverse[i] += (from[k * n + i] - mean[i]) * (from[k * n + i] - mean[i]);
+                for (long i = 0; i < AT_ONCE; i++) inverse[i] += (from[i] - mean[i]) * (from[i] - mean[i]);
+            }
             for (long i = 0; i < AT_ONCE; i++) inverse[i] = 1.0f / std::sqrt(inverse[i] / h + 1e-5f);
             for (long k = 0; k < h; k++) {
-                const uint16_t* g = gates + (b * h + k) * n + first;
-                uint16_t *to = high + k / 2 * 2 * AT_ONCE + k % 2, *rest = low + k / 2 * 2 * AT_ONCE + k % 2;
-                float s = scale[k], t = shift[k];
+                std::memcpy(g, gates + (b * h + k) * n + first, 2 * count);
+                float *row = values + k * AT_ONCE, s = scale[k], t = shift[k];
 #pragma omp simd
-                for (long i = 0; i < count; i++)
-                    values[0][i] = ((from[k * n + i] - mean[i]) * inverse[i] * s + t) * (g[i] * (1 / 65535.0f));
+                for (long i = 0; i < AT_ONCE; i++)
+                    row[i] = ((row[i] - mean[i]) * inverse[i] * s + t) * (g[i] * (1 / 65535.0f));
+            }
+            for (long k = 0; k < depth; k += 2) {
+                const float *one = values + k * AT_ONCE, *two = one + AT_ONCE;
+                uint32_t *to = high + k / 2 * AT_ONCE, *rest = low + k / 2 * AT_ONCE;
 #pragma omp simd
-                for (long i = 0; i < AT_ONCE; i++) to[2 * i] = narrow(values[0][i]);
-                if (LOW)
-#pragma omp simd
-                    for (long i = 0; i < AT_ONCE; i++) rest[2 * i] = narrow(values[0][i] - widen(to[2 * i]));
+                for (long i = 0; i < AT_ONCE; i++) {
+                    uint16_t a = narrow(one[i]), b = narrow(two[i]);
+                    to[i] = a | uint32_t(b) << 16;
+                    if (LOW) rest[i] = narrow(one[i] - widen(a)) | uint32_t(narrow(two[i] - widen(b))) << 16;
+                }
             }
             for (long k = 0; k < depth / DEPTH; k++)
                 for (long part = 0; part < 1 + LOW; part++)
                     for (long i = 0; i < 2; i++)
                         turn(
-                            reinterpret_cast<uint32_t*>(part ? low : high) + k * SIDE * AT_ONCE + i * SIDE, AT_ONCE,
+                            (part ? low : high) + k * SIDE * AT_ONCE + i * SIDE, AT_ONCE,
                             reinterpret_cast<uint32_t*>(left + (part * AT_ONCE + i * SIDE) * depth + k * DEPTH), depth / 2);
-            Operands in = {left, right, SIDE * depth, depth, AT_ONCE * depth, SIDE * depth, all, depth / DEPTH};
+            Operands in = {left, right, SIDE * depth, depth, DEPTH, AT_ONCE * depth, SIDE * depth, all, depth / DEPTH};
             for (long group = 0; group < columns; group += AT_ONCE) {
                 in.b = right + group * depth;
                 float* place = y + (b * n + first) * c + group;
@@ -332,8 +347,9 @@ static void output_all(
         }
         std::free(rows);
         std::free(left);
+        std::free(values);
         std::free(high);
-        std::free(low);
+        if (LOW) std::free(low);
     }
     std::free(right);
 }
