@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from sia_nb.store import cores
 from sia_nb.tasks.base import Solution
 from sia_nb.tasks.lawbench.counts import QUICK_TEXTS
 from sia_nb.tasks.lawbench.task import LawBench
@@ -128,7 +129,7 @@ def main() -> None:
         "compared": len(compared),
         "seconds_drawn": times(drawn),
         "seconds_walked": times(walked),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "hardware": f"{platform.machine()}, {cores()} cores",
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
         "command": f"python benchmarks/verdict_fidelity.py --specs {arguments.specs} --seed {arguments.seed}",
         "specs": rows,

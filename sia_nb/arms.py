@@ -19,7 +19,7 @@ from .config import ARMS
 from .errors import ConfigError, SiaError, nearest
 from .loop import draw
 from .notebooks import Interrupted
-from .store import Run
+from .store import Run, cores
 
 MEMORY = 7 * 2**30  # bytes that one run may need while it trains
 
@@ -43,9 +43,8 @@ def parse_arms(text: str) -> list[str]:
 
 def default_jobs(runs: int) -> int:
     """As many runs at once as this machine has cores and memory for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(runs, cores, memory // MEMORY))
+    return max(1, min(runs, cores(), memory // MEMORY))
 
 
 def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[[str], None] = print) -> None:

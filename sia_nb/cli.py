@@ -325,10 +325,11 @@ def _replay(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _figures(args: argparse.Namespace, _: list[str]) -> None:
+    from .store import cores
     from .view.everything import draw
 
     where = {"profile": args.profile, "out": Path(args.out) if args.out else None}
-    draw([args.task] if args.task else None, jobs=min(4, os.cpu_count() or 1), **where)
+    draw([args.task] if args.task else None, jobs=min(4, cores()), **where)
 
 
 def _report(args: argparse.Namespace, _: list[str]) -> None:

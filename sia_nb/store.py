@@ -142,13 +142,20 @@ def commit() -> str:
         return "unknown"
 
 
+def cores() -> int:
+    """How many cores this process may use: those that it is kept to (taskset), where the system says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def hardware() -> str:
-    """This machine in one line: processor, cores, memory, GPUs."""
+    """This machine in one line: processor, cores ("2 of 64 cores" where this process is kept to some), memory, GPUs."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, IndexError):
         cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return ", ".join([cpu, f"{os.cpu_count()} cores", f"{memory:.0f} GiB", *_gpus()])
+    here, there = cores(), os.cpu_count() or 1
+    of = f"{here} of {there}" if here < there else f"{here}"
+    return ", ".join([cpu, f"{of} cores", f"{memory:.0f} GiB", *_gpus()])
 
 
 def _gpus() -> list[str]:

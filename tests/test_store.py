@@ -10,7 +10,7 @@ import pytest
 
 from sia_nb.config import make_config
 from sia_nb.errors import StoreError
-from sia_nb.store import Run, find_run, publish, read_json, run_name, write_atomic, write_json
+from sia_nb.store import Run, find_run, hardware, publish, read_json, run_name, write_atomic, write_json
 
 
 @pytest.fixture
@@ -154,3 +154,20 @@ def test_a_run_that_repeats_a_committed_one_is_told_from_it(tmp_path, monkeypatc
     shutil.rmtree(told)
     shutil.rmtree(reference)
     assert find_run("same", committed=True).path == own
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs taskset's call and two cores"
+)
+def test_a_process_kept_to_some_cores_says_so_and_uses_no_more():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); os.environ.pop('OMP_NUM_THREADS', None)\n"
+        "from sia_nb.store import cores, hardware; from sia_nb.arms import default_jobs\n"
+        "from sia_nb.policy.model import _cores; from sia_nb.tasks.trimul import machine\n"
+        "print(hardware()); print(machine.describe()); print(cores(), default_jobs(9), _cores(), machine.threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here, described, numbers = done.stdout.splitlines()
+    assert f", 1 of {os.cpu_count()} cores, " in here and described.startswith(here) and numbers == "1 1 1 1"
+    every = {*range(os.cpu_count())} == os.sched_getaffinity(0)
+    assert not every or f", {os.cpu_count()} cores, " in hardware()

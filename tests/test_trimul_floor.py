@@ -44,18 +44,29 @@ def test_the_geometric_mean(values, factor):
 def test_overhead_is_taken_off_both_sides():
     timing = Timing(case(2, 1, 2), [0.011, 0.021], [0.006, 0.001], 0.001)
     assert timing.log_ratios == pytest.approx([(math.log(2) + math.log(0.02 / 0.0001)) / 2])  # of two turns, each first once
-    assert Timing(case(2, 1, 2), [0.011], [0.006], 0.001).log_ratios == pytest.approx([math.log(2)])
+
+
+def taken(log_ratios: list[float]) -> Timing:
+    """Timing of turns in which the candidate took a second and the reference as much longer as the logarithms say."""
+    return Timing(case(2, 1, 2), [math.exp(r) for r in log_ratios], [1.0] * len(log_ratios), 0.0)
 
 
 def test_the_speedup_by_hand():
-    value, se = speedup([[math.log(2)] * 3, [math.log(8)] * 5])
-    assert value == pytest.approx(4) and se == 0
-    assert speedup([[0.5]]) == (pytest.approx(math.exp(0.5)), math.inf)
+    value, se = speedup([taken([math.log(2)] * 6), taken([math.log(8)] * 10)])
+    assert value == pytest.approx(4) and se == pytest.approx(0, abs=1e-9)
+    assert speedup([taken([0.5, 0.5])]) == (pytest.approx(math.exp(0.5)), math.inf)
+    value, se = speedup([taken([0.5, 0.3]), taken([0.9, 0.5])])  # half their differences: .1, .2
+    assert value == pytest.approx(math.exp(0.55)) and se == pytest.approx(value * math.sqrt(2 * 0.005) / 2)
 
 
-def test_the_error_is_that_of_repeated_measurements():
+def test_what_going_first_costs_is_no_error():
+    assert speedup([taken([0.5, 0.3] * 3), taken([0.9, 0.7] * 3)])[1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("turns", [2, 4, 30])
+def test_the_error_is_that_of_repeated_measurements(turns):
     draw = random.Random(1)
-    runs = [speedup([[draw.gauss(m, 0.1) for _ in range(15)] for m in (0.2, 0.6, 1.0)]) for _ in range(400)]
+    runs = [speedup([taken([draw.gauss(m, 0.1) for _ in range(turns)]) for m in (0.2, 0.6, 1.0)]) for _ in range(400)]
     mean = sum(v for v, _ in runs) / len(runs)
     spread = math.sqrt(sum((v - mean) ** 2 for v, _ in runs) / (len(runs) - 1))
     assert mean == pytest.approx(math.exp(0.6), rel=0.02)

@@ -14,6 +14,8 @@ from trimul_oracle import inputs, oracle, worst
 
 from sia_nb.errors import InvalidSolution
 from sia_nb.tasks.trimul.compile_cpu import compile_spec
+from sia_nb.tasks.trimul.instances import cases
+from sia_nb.tasks.trimul.reference import make_inputs, reference
 from sia_nb.tasks.trimul.solution import FALLBACK, FALLBACKS, SPACE, SPACES, compile_solution, device_of, parse
 
 CODE = "import torch\n\n\ndef trimul(x, mask, weights):\n    return x  \n"
@@ -90,7 +92,7 @@ def test_reading_solutions_imports_no_torch():
 @settings(max_examples=80, deadline=None)
 def test_every_cpu_program_meets_the_tolerance(spec, n, b, c, cauchy, masked):
     x, mask, weights = inputs(n, b, c, 32, seed=n, cauchy=cauchy, masked=masked)
-    coarse = spec["format"].startswith("bfloat16")  # whose errors do not average out over so few rows k
+    coarse = "bfloat16" in spec["format"] + spec["output_format"]  # whose errors do not average out over so few rows k
     assert worst(load(compile_spec(spec))(x, mask, weights), oracle(x, mask, weights)) < (4 if coarse else 0.5)
 
 
@@ -106,8 +108,33 @@ def test_every_choice_meets_the_tolerance_at_benchmark_channels(field, value):
         spec = {**base, field: value}
         error = worst(load(compile_spec(spec))(x, mask, weights), expected)
         assert error < (
-            0.95 if {"bfloat16", "bfloat16x2", "bfloat16x3"} & set(spec.values()) else 0.2 if "float16" in spec.values() else 1e-3
+            0.95 if "bfloat16" in str(spec) or spec["passes"] == "fused" else 0.2 if "float16" in spec.values() else 1e-3
         )
+
+
+FUSED = {**FALLBACK, "passes": "fused", "product": "matmul", "format": "bfloat16x3", "output_format": "bfloat16x3"}
+
+
+@pytest.mark.parametrize("seeds", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_fused_program_holds_the_tolerance_on_every_case(seeds):
+    trimul = load(compile_spec(FUSED))
+    for shape in {*cases("cpu").timed, *cases("cpu").checked}:
+        for seed in range(seeds):
+            given_ = make_inputs(shape, seed)
+            assert worst(trimul(*given_), reference(*given_).numpy()) < 0.05, (shape.name, seed)
+
+
+@given(st.integers(1, 9), st.integers(1, 2), st.integers(1, 70), st.integers(1, 70), st.sampled_from((1, 2, 3)), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_fused_products_of_any_shape_are_right_with_and_without_tile_registers(n, b, c, h, products, masked):
+    spec = {**FUSED, "format": f"bfloat16x{products}".removesuffix("x1"), "output_format": "bfloat16x3"}
+    source = compile_spec(spec)
+    x, mask, weights = inputs(n, b, c, h, seed=c, masked=masked)
+    expected = oracle(x, mask, weights)
+    plain = load(source.replace('"-march=native"', '"-march=native", "-mno-amx-bf16"'))(x, mask, weights)
+    for y in (load(source)(x, mask, weights), plain):
+        assert torch.isfinite(y).all() and worst(y, expected) < (6 if products < 3 else 0.5)
+    assert worst(plain, load(source)(x, mask, weights)) < 0.05 or products < 3
 
 
 @given(eager_spec)

@@ -15,7 +15,6 @@ It may import nothing of the kit, so that what it says does not hang on what it 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -25,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from sia_nb.store import cores
 
 MARKER = "trust(suite, backend): a test that `make trust` counts, see tests/trust.py"
 
@@ -177,7 +178,7 @@ def machine(root: Path) -> dict[str, str]:
     return {
         "commit": commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else ""),
         "python": platform.python_version(),
-        "hardware": f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores",
+        "hardware": f"{platform.system()} {platform.release()}, {platform.machine()}, {cores()} cores",
     }
 
 

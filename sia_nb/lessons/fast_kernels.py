@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..store import cores
 from ..tasks.base import Score, Solution
 from ..tasks.trimul.floor import floor_us, measure_rates, passes
 from ..tasks.trimul.instances import Cases
@@ -204,5 +205,5 @@ def verdict(function: Callable[..., Any] | str, cases: Cases | None = None, *, u
 
 def load() -> str:
     """How busy the machine is, in words: times taken on a busy one swing."""
-    busy, cores = os.getloadavg()[0], os.cpu_count() or 1
-    return f"load {busy:.1f} on {cores} cores" + (": busy, times will swing" if busy > 0.7 * cores else "")
+    busy, here = os.getloadavg()[0], cores()
+    return f"load {busy:.1f} on {here} cores" + (": busy, times will swing" if busy > 0.7 * here else "")

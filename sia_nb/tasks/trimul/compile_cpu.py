@@ -39,7 +39,7 @@ class _Lines:
 
 def compile_spec(spec: dict[str, Any]) -> str:
     """The Python module that ``spec`` (of ``solution.SPACE``) stands for; it defines ``trimul`` and runs by itself."""
-    if spec["passes"] == "cpp":
+    if spec["passes"] != "torch":
         return compile_cpp.compile_spec(spec)
     out = _Lines()
     tricks = [f"projections {spec['projections']}", f"channels {spec['layout']}", f"product by {spec['product']}"]

@@ -8,11 +8,14 @@ one after the other in turns.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import secrets
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +26,11 @@ from .reference import ATOL, RTOL, Case
 from .session import PATIENT, Session
 
 PATIENCE = 120.0  # seconds for anything but a candidate's call
+PAIRS = 5  # of turns at least, that their spread is known
 CALL_SECONDS = 20.0  # of a call that is not the first
 OUTSIDE_SHARE, OUTSIDE_SLACK = 0.7, 50.0  # a GPU process's own µs must be at least the share of the host's, less the slack
-GOOD, NOISY = 0.03, 3  # relative standard error of a case that is good enough; how much longer a noisy one is timed
-GPU_TURNS = 6  # of timing a case: a GPU's score is by its own clocks, and each turn's output travels through the host
+GOOD, NOISY = 0.015, 3  # relative standard error of a verdict that is good enough; how much longer a noisy one is timed
+GPU_ROUNDS = 3  # of timing a case: a GPU's score is by its own clocks, and each turn's output travels through the host
 BURST = 12  # calls at least of one look from outside
 ROUNDS = 3  # of seeing from outside what the clocks of a GPU's process say
 EARLIER = 4  # how many earlier inputs a wrong output is compared with
@@ -47,28 +51,35 @@ class Timing:
 
         Of two turns each has gone first once, where inputs and memory are colder.
         """
+        return [(a + b) / 2 for a, b in self._pairs]
+
+    @property
+    def log_differences(self) -> list[float]:
+        """Half of what the two turns of each pair differ by: as far off as their mean, by chance, plus what going first costs."""
+        return [(a - b) / 2 for a, b in self._pairs]
+
+    @property
+    def _pairs(self) -> list[tuple[float, float]]:
         least = self.overhead / 10  # a call that noise makes shorter than asking alone
         net = lambda t: max(t - self.overhead, least, 1e-6)
         single = [math.log(net(r) / net(c)) for r, c in zip(self.reference, self.candidate, strict=True)]
-        return [(a + b) / 2 for a, b in zip(single[::2], single[1::2], strict=False)] or single
+        return list(zip(single[::2], single[1::2], strict=True))
 
 
-def speedup(timings: list[list[float]]) -> tuple[float, float]:
+def speedup(timings: list[Timing]) -> tuple[float, float]:
     """Geometric mean over cases of the median of reference time / candidate time, and its standard error.
 
-    Args:
-        timings: each case's ``Timing.log_ratios``.
-
-    The error is that of medians of normal values, √(π/2) · s / √n, s pooled over cases, carried through the exponential.
+    The spread of a pair's mean is that of its turns' differences about their own mean over all pairs, so that one pair a
+    case tells it. The error is that of medians of normal values, √(π/2) · s / √n (s / √n of one or two, whose median is
+    their mean), carried through the exponential.
     """
-    medians = [statistics.median(t) for t in timings]
-    value = math.exp(statistics.fmean(medians))
-    squares = sum((v - statistics.fmean(t)) ** 2 for t in timings for v in t)
-    freedom = sum(len(t) - 1 for t in timings)
-    if not freedom:
+    value = math.exp(statistics.fmean(statistics.median(t.log_ratios) for t in timings))
+    differences = [d for t in timings for d in t.log_differences]
+    if len(differences) < 2:
         return value, math.inf
-    variance = math.pi / 2 * squares / freedom
-    return value, value * math.sqrt(sum(variance / len(t) for t in timings)) / len(timings)
+    variance = statistics.variance(differences)
+    of_case = lambda n: variance / n * (math.pi / 2 if n > 2 else 1)
+    return value, value * math.sqrt(sum(of_case(len(t.log_ratios)) for t in timings)) / len(timings)
 
 
 class Judge:
@@ -76,18 +87,28 @@ class Judge:
 
     Args:
         reference, candidate: their processes; the candidate's code is loaded.
+        alone: keeps all other timing on the machine waiting.
         first_seconds: of a candidate's first call on each case, in which it may compile.
         seconds: of everything.
     """
 
-    def __init__(self, reference: Session, candidate: Session, *, first_seconds: float, seconds: float):
-        self.reference, self.candidate = reference, candidate
+    def __init__(
+        self,
+        reference: Session,
+        candidate: Session,
+        *,
+        first_seconds: float,
+        seconds: float,
+        alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ):
+        self.reference, self.candidate, self.alone = reference, candidate, alone
         self.first_seconds, self.seconds, self.end = first_seconds, seconds, time.monotonic() + seconds
         self._base: dict[Case, int] = {}
         self._seeds: dict[Case, list[int]] = {}
 
-    def run(self, source: str, cases: Cases, seconds: float) -> dict[str, Any]:
-        """Load a program, check it on all cases, time it for about ``seconds`` a timed case, check it again.
+    def run(self, source: str, cases: Cases, seconds: float, good: float = GOOD) -> dict[str, Any]:
+        """Load a program, check it on all cases, time it, check it again: on a CPU for up to ``seconds`` a timed case, less
+        where the relative error of the whole is ``good`` before; on a GPU for about ``seconds`` a case and clock.
 
         Returns:
             By case: the seconds "reference" and "candidate" of each turn, "overhead", and "clocks" on a GPU.
@@ -95,23 +116,48 @@ class Judge:
         Raises:
             Failed: with the reason.
         """
+        with contextlib.nullcontext() if self.reference.apart else self._alone():
+            return self._run(source, cases, seconds, good)
+
+    def _run(self, source: str, cases: Cases, seconds: float, good: float) -> dict[str, Any]:
         self.candidate.ask("load", self._left(self.first_seconds), code=source)
         self.honest()
-        for case in cases.checked:
+        for case in cases.checked + (cases.timed if cases.device == "cpu" else ()):
             self.check(case)
         self.idle()
-        found: dict[str, Any] = {}
-        for case in cases.timed:
+        timings, found = [], {}
+        if cases.device == "cpu":
+            with self._alone() if self.reference.apart else contextlib.nullcontext():
+                timings = self.time(cases.timed, seconds, good)
+        for case in cases.timed if cases.device == "cuda" else ():
             self.check(case)
-            timing = self.time(case, seconds, most=GPU_TURNS if cases.device == "cuda" else 40)
-            found[case.name] = {"reference": timing.reference, "candidate": timing.candidate, "overhead": timing.overhead}
-            if cases.device == "cuda":
-                found[case.name]["clocks"] = self.clocks(timing, seconds)
+            timings += self.time([case], seconds, good)
+            found[case.name] = {"clocks": self.clocks(timings[-1], seconds)}
+        for t in timings:
+            times = {"reference": t.reference, "candidate": t.candidate, "overhead": t.overhead}
+            found[t.case.name] = {**times, **found.get(t.case.name, {})}
         for case in cases.timed if cases.device == "cuda" else cases.checked:  # a CPU's timed turns were all compared
             self.check(case)
         self.idle()
         self.honest()
         return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """On the cores for what is timed, while nothing else is timed; the wait takes nothing from the time that is left."""
+        began = time.monotonic()
+        with self.alone():
+            self.end += time.monotonic() - began
+            self._place(timed=True)
+            try:
+                yield
+            finally:
+                self._place(timed=False)
+
+    def _place(self, timed: bool) -> None:
+        self._unmoved()
+        for session in (self.reference, self.candidate):
+            session.place(timed)
 
     # --- checking -----------------------------------------------------------------------------------
     def check(self, case: Case) -> None:
@@ -153,9 +199,12 @@ class Judge:
         """Run the reference on the inputs that were drawn; its seconds. Raises ``Failed`` where it could not run freely."""
         draw = {"seed": seed, **more} if self.reference.device == "cuda" else {}
         took = self.reference.call(PATIENCE, **draw)
+        self._unmoved()
+        return took
+
+    def _unmoved(self) -> None:
         if self.reference.moved():
             raise Failed("meddled", "the priority, cores or limits of the reference's process were changed")
-        return took
 
     def _call(self, case: Case, seed: int, limit: float) -> float:
         draw = {"seed": seed} if self.candidate.device == "cuda" else {}
@@ -174,7 +223,8 @@ class Judge:
         return min(most, left)
 
     def _compare(self, case: Case) -> dict[str, Any]:
-        self.candidate.ask("give", self._left(PATIENCE))
+        if self.candidate.device == "cuda":
+            self.candidate.ask("give", self._left(PATIENCE))
         try:
             return self.reference.ask("compare", PATIENCE, shape=[case.b, case.n, case.n, case.c])
         except Failed as error:
@@ -231,25 +281,28 @@ class Judge:
             raise Failed("patched", f"{', '.join(names[:3])} was replaced by a function of the candidate's own")
 
     # --- timing -------------------------------------------------------------------------------------
-    def time(self, case: Case, seconds: float, least: int = 4, most: int = 40) -> Timing:
-        """Turns on one case, two by two, for about ``seconds``, each compared; up to ``NOISY`` times that while ``GOOD`` is
-        not reached."""
-        ours, theirs = [], []
-        while len(ours) < most:
-            for _ in range(2):
-                a, b = self.turn(case)
-                ours.append(a)
-                theirs.append(b)
-            spent = sum(ours) + sum(theirs)
-            if len(ours) < least or spent < seconds:
+    def time(self, cases: Sequence[Case], seconds: float, good: float) -> list[Timing]:
+        """Rounds of two turns a case, each compared, until the error of the whole is ``good``, or until ``NOISY`` times
+        ``seconds`` a case are spent; on a GPU, whose score is by its own clocks, ``GPU_ROUNDS``."""
+        ours, theirs, overhead = [{c: [] for c in cases} for _ in range(2)] + [{}]
+        for rounds in itertools.count(1):
+            for case in cases:
+                for _ in range(2):
+                    for times, took in zip((ours[case], theirs[case]), self.turn(case), strict=True):
+                        times.append(took)
+                self.unchanged()
+                overhead[case] = overhead.get(case) or self.overhead()
+            found = [Timing(c, ours[c], theirs[c], overhead[c]) for c in cases]
+            if self.candidate.device == "cuda":
+                if rounds == GPU_ROUNDS:
+                    return found
                 continue
-            value, error = speedup([Timing(case, ours, theirs, 0.0).log_ratios])
-            if error < GOOD * value or spent > NOISY * seconds:
-                break
-        self.unchanged()
-        return Timing(case, ours, theirs, self.overhead())
+            value, error = speedup(found)
+            spent = sum(sum(t.reference) + sum(t.candidate) for t in found)
+            if rounds * len(cases) >= PAIRS and error < good * value or spent > NOISY * seconds * len(cases):
+                return found
 
-    def overhead(self, times: int = 5) -> float:
+    def overhead(self, times: int = 3) -> float:
         """Seconds of all in a call but the update itself, as the reference's process needs them: the least of ``times``."""
         draws = self.reference.device == "cuda"
         return min(self.reference.null(PATIENCE, **({"seed": secrets.randbits(40)} if draws else {})) for _ in range(times))

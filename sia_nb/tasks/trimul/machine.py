@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ...errors import ConfigError
-from ...store import hardware
+from ...store import cores, hardware
 
 
 def threads() -> int:
@@ -22,8 +22,7 @@ def threads() -> int:
     The last one is for whatever else runs: with a thread on every core, one busy neighbour stalls each barrier of a
     parallel loop for a whole time slice, now in the reference and now in the candidate.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, cores() - 1)
 
 
 def describe() -> str:
@@ -33,7 +32,7 @@ def describe() -> str:
 
 @contextlib.contextmanager
 def to_itself() -> Iterator[None]:
-    """One verdict at a time, over all processes of this user."""
+    """One that is timed at a time, over all processes of this user."""
     path = Path(tempfile.gettempdir()) / f"sia-trimul-{os.getuid()}.lock"
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

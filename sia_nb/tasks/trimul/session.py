@@ -37,6 +37,7 @@ from .reference import Case, places
 PAGE = 4096
 SPIN = 10_000  # turns that an idle thread waits for work before it sleeps: without a bound, neighbours on a core stall
 MOST = 1 << 20  # bytes of an answer
+FORGETS = ("load", "clocks")  # requests after which inputs must be made anew
 LOOK, PATIENT = 0.01, 2.0  # seconds between looks at whether threads are idle, and until they must have been
 PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -129,6 +130,7 @@ class Session:
         self._said = tempfile.TemporaryFile()  # not in its folder, where it could put a link to a file of the host
         self._socket, theirs = socket.socketpair()
         self._process: Any = None
+        self._prepared: tuple[Case, int] | None = None  # what its inputs are made for
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN)}
         env |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}  # freed memory stays: no page is fetched twice
@@ -160,10 +162,8 @@ class Session:
         if ready is None:
             self.fail("crash", "the process did not start")
         self._first, self._threads = self._tree(), threads
-        if device == "cpu":
-            self._place(threads)
         self._placed: dict[int, Any] = {}
-        self.moved()
+        self.place(timed=False)
         self.about = self.ask("about", 60)
 
     @property
@@ -179,6 +179,8 @@ class Session:
             Failed: the process answered with an error; or it died, ran out of memory or of ``seconds``, or answered what
                 it was not asked, and is gone.
         """
+        if op in FORGETS:
+            self._prepared = None
         return self._timed(op, seconds, fields)[0]
 
     def call(self, seconds: float, **draw: Any) -> float:
@@ -196,7 +198,10 @@ class Session:
 
     def prepare(self, case: Case, base: int, seconds: float) -> None:
         """Make room for a case's inputs, which are drawn from ``base`` and a seed each time. Raises as ``ask``."""
-        self.ask("prepare", seconds, case=asdict(case), base=base)
+        if self._prepared != (case, base):
+            self._prepared = None
+            self.ask("prepare", seconds, case=asdict(case), base=base)
+            self._prepared = case, base
 
     def busy(self) -> bool:
         """Whether some thread goes on running for ``PATIENT`` seconds in which nothing is asked; stopped afterwards."""
@@ -278,15 +283,24 @@ class Session:
         return min(took, max(took - (after[1] - before[1]), (after[0] - before[0]) / self._threads))
 
     # --- stopping and watching ----------------------------------------------------------------------
-    def _place(self, count: int) -> None:
-        """Keep the process to the last ``count`` cores, the reference's as the candidate's. Each would stay on a core of its
-        own otherwise, and one of these may be slower for as long as something else runs beside it."""
-        if not hasattr(os, "sched_setaffinity"):
-            return
-        cores = sorted(os.sched_getaffinity(0))[-count:]
-        for pid in self._first:
-            for thread in map(int, os.listdir(f"/proc/{pid}/task")):
-                os.sched_setaffinity(thread, cores)
+    @property
+    def apart(self) -> bool:
+        """Whether there are cores on which it can run without disturbing what is timed."""
+        return self.device == "cpu" and hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) >= 2 * self._threads
+
+    def place(self, timed: bool) -> None:
+        """Keep a process on a CPU to as many of the last cores as it has threads, the reference's as the candidate's: each would
+        stay on a core of its own otherwise, and one of these may be slower for as long as something else runs beside it. One
+        that is not ``timed`` is kept to the other cores where there are enough, so that another verdict can be timed."""
+        if self.device == "cpu" and hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            cores = cores[: -self._threads] if self.apart and not timed else cores[-self._threads :]
+            with contextlib.suppress(OSError):  # it is gone
+                for pid in self._first:
+                    for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+                        os.sched_setaffinity(thread, cores)
+        with contextlib.suppress(OSError):
+            self.moved()
 
     def _tree(self) -> list[int]:
         return warden.descendants(self._process.pid)
@@ -312,7 +326,7 @@ class Session:
         if not warden.LINUX:
             return False
         now: dict[int, Any] = {}
-        for pid in self._first:
+        for pid in self._first if self.alive else ():
             limits = [resource.prlimit(pid, kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_DATA)]
             for thread in map(int, os.listdir(f"/proc/{pid}/task")):
                 policy = os.getpriority(os.PRIO_PROCESS, thread), os.sched_getscheduler(thread)

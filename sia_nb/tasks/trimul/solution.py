@@ -24,8 +24,9 @@ SPACE = Space(
     [
         Field(
             "passes",
-            ("torch", "cpp"),
-            "norms, gates and mask: PyTorch's operations, or own C++, one pass each, for which only product and formats matter",
+            ("torch", "cpp", "fused"),
+            "norms, gates, mask: PyTorch's; own C++, one pass each; or its passes with the products in bfloat16 tiles inside: "
+            "then only product and formats matter, and all but bfloat16 and x2 mean x3",
             kind="structure",
         ),
         Field(
@@ -64,7 +65,7 @@ SPACE = Space(
         Field("product_format", ("float32", "float16"), "number format of left, right and o"),
         Field(
             "output_format",
-            ("float32", "float16", "bfloat16x3"),
+            ("float32", "float16", "bfloat16x2", "bfloat16x3"),
             "number format of the output's product; bfloat16 would miss the tolerance",
         ),
     ]

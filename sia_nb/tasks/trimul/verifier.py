@@ -24,26 +24,27 @@ from ..process import Failed
 from ..remember import Memory
 from .floor import floor_us, geometric_mean
 from .instances import Cases, cases
-from .judge import Judge, Timing, speedup
+from .judge import GOOD, Judge, Timing, speedup
+from .libraries import Libraries
 from .machine import describe, gpu_state, gpu_there, no_gpu, threads, to_itself
 from .session import Exchange, Session
 from .solution import SPACES, check_code, compile_solution
 
-METHOD = 4  # counted up when times are taken otherwise, so that none taken before is remembered
+METHOD = 5  # counted up when times are taken otherwise, so that none taken before is remembered
 FILES = Files("trimul", "make data")
 CODE_SECONDS, CALL_SECONDS = 120.0, 60.0  # of a whole verdict; of the first call on a case, in which it may compile
 SPEC_SECONDS = 900.0
 MEMORY_MB = {"cpu": 4000, "cuda": 48_000}
 CASE_SECONDS = {"cpu": 0.1, "cuda": 0.6}  # of timing a case, about
-PRECISE = 4  # how much longer ``full`` and ``seal`` time
+PRECISE = 4  # how much longer ``full`` and ``seal`` may time, for half the error
 TARGET = 1500.0  # µs that score 1 on a GPU
 BROKEN = ("crash", "timeout", "memory", "unfinished", "forged", "meddled")  # failures after which a process is not used again
 LOADS = 32  # specs that one process runs before it is replaced
 
 
 class TriMulVerifier:
-    """Scores candidates on one instance; one at a time on a machine, whatever ``workers`` says, since they would slow
-    each other down.
+    """Scores candidates on one instance; one is timed at a time on a machine, whatever ``workers`` says, since they would
+    slow each other down.
 
     Args:
         data_dir: not used; the inputs are drawn.
@@ -77,6 +78,7 @@ class TriMulVerifier:
         self.memory_mb = memory_mb or MEMORY_MB[self.device]
         self.threads, self.machine = threads(), describe()
         self._memory = Memory(Path(cache_dir), FILES, lambda entry: "cases" in entry)
+        self._libraries = Libraries(Path(cache_dir) / "libraries" / sha256(self.machine.encode())[:16], FILES)
         self._exchange: Exchange | None = None
         self._reference: Session | None = None
         self._warm: Session | None = None
@@ -168,7 +170,7 @@ class TriMulVerifier:
 
     # --- measuring ----------------------------------------------------------------------------------
     def _measure(self, source: str, ours: bool, precision: int) -> dict[str, Any]:
-        with self._lock, to_itself():
+        with self._lock:
             try:
                 reference = self._the_reference()
             except Failed as error:
@@ -189,11 +191,14 @@ class TriMulVerifier:
             finally:
                 if candidate is not None and not ours:
                     candidate.close()
+                elif candidate is not None and candidate.alive:
+                    self._libraries.keep(candidate.folder)
 
     def _judged(self, source: str, reference: Session, candidate: Session, seconds: float, precision: int) -> dict[str, Any]:
         load = os.getloadavg()[0]
-        judge = Judge(reference, candidate, first_seconds=min(CALL_SECONDS, seconds), seconds=seconds)
-        found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision)
+        first = min(CALL_SECONDS, seconds)
+        judge = Judge(reference, candidate, first_seconds=first, seconds=seconds, alone=to_itself)
+        found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision, GOOD / math.sqrt(precision))
         return {
             "cases": found,
             "load": load,
@@ -218,6 +223,7 @@ class TriMulVerifier:
         if self._warm is None or not self._warm.alive or self._loads >= LOADS:
             self._drop(self._warm)
             self._warm, self._loads = self._session("candidate", True), 0
+            self._libraries.give(self._warm.folder)
         return self._warm
 
     def _session(self, role: str, trusted: bool) -> Session:
@@ -238,7 +244,8 @@ class TriMulVerifier:
     def _machine_rates(self, reference: Session, again: bool) -> dict[str, float]:
         """Rates of the machine, the best seen so far; ``again``: look once more."""
         if not self._rates or again:
-            found = reference.ask("rates", 120)
+            with to_itself():
+                found = reference.ask("rates", 120)
             self._rates = {name: max(found[name], self._rates.get(name, 0.0)) for name in ("copy", "matmul")}
         return dict(self._rates)
 
@@ -265,7 +272,7 @@ class TriMulVerifier:
         ratios = [
             Timing(c, t["reference"], t["candidate"], t["overhead"]) for c, t in zip(self.cases.timed, timings, strict=True)
         ]
-        value, se = speedup([r.log_ratios for r in ratios])
+        value, se = speedup(ratios)
         numbers = {"speedup": value, "se": se, "load": entry["load"], "floor_us": mean("floor_us")}
         numbers |= {"reference_us": mean("reference_us"), "candidate_us": mean("candidate_us")}
         if self.device == "cpu":
