@@ -36,6 +36,7 @@ REFERENCE_SPEED = {
     "report": 60.0,
     "training": 60.0,
 }
+POLICY_IMPORTS = ("sia_nb.training.trainer", "sia_nb.policy.model", "peft", "transformers.models.llama.modeling_llama")
 WEIGHT_STEPS = {
     "H": 0.0,
     "W": 1.0,
@@ -157,7 +158,7 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         from .training.devices import check
 
         check(config.devices, config.threads)  # before anything is spent
-    with run.writing(), run.lock(), _terminable():
+    with run.writing(), run.lock(), _terminable(), notebooks.NotebookProcess(_imports(config)) as process:
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
         share = len(pending) / config.steps
         if pending:
@@ -167,7 +168,7 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
             )
         bar = Bar(run, clock.total(config) * max(share, 0.05), echo)
         try:
-            _steps(run, clock, plan, bar)
+            _steps(run, process, clock, plan, bar)
             drawn = run.path / "notebooks" / "05_ablation_figures.ipynb"
             opened = (run.path / "report.json").exists()
             if report_only and not opened:
@@ -176,7 +177,8 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
                 report(run)
                 bar.advance(plan.speed["report"], "the sealed test was opened")
             elif figures and not report_only and not (drawn.exists() and opened):
-                _notebook(run, "05_ablation_figures", run.path / "notebooks", bar, plan.speed["report"], run_dir=str(run.path))
+                weight, folder = plan.speed["report"], run.path / "notebooks"
+                _notebook(run, "05_ablation_figures", process, folder, bar, weight, run_dir=str(run.path))
         finally:
             bar.close()
             with contextlib.suppress(Exception):
@@ -195,15 +197,15 @@ def draw(run: Run) -> None:
         notebooks.execute(name, {"run_dir": str(run.path)}, run.path / "notebooks" / f"{name}.ipynb", timeout=1800.0)
 
 
-def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:
+def _steps(run: Run, process: notebooks.NotebookProcess, clock: Clock, plan: Clock, bar: Bar) -> None:
     config, where = run.config, str(run.path)
     if not run.done(1, "init"):
-        _notebook(run, "01_init_scaffold", run.step(1) / "notebooks", bar, plan.speed["notebook"], run_dir=where)
+        _notebook(run, "01_init_scaffold", process, run.step(1) / "notebooks", bar, plan.speed["notebook"], run_dir=where)
         bar.advance(0, "step 1: A_1 written")
     for g in range(1, config.steps + 1):
         if not run.done(g, "run"):
             weight = plan.step(config)
-            seconds = _notebook(run, "02_run_generation", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
+            seconds = _notebook(run, "02_run_generation", process, run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
             m = run.metrics(g)
             clock.learn(seconds, m["used"])
             bar.advance(weight, f"step {g}: dev {m['score']:.4f}, {m['used']['verifier_calls']:.0f} verifier calls, {m['note']}")
@@ -211,7 +213,7 @@ def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:
             break
         if not run.done(g, "decision"):
             weight = plan.speed["notebook"]
-            _notebook(run, "03_feedback_decision", run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
+            _notebook(run, "03_feedback_decision", process, run.step(g) / "notebooks", bar, weight, run_dir=where, step=g)
             d = read_json(run.step(g) / "decision.json")
             edits = run.origin(g + 1)["edits"] if d["action"] == "harness" else [d["algorithm"]] if d["algorithm"] else []
             bar.advance(weight, f"step {g}: F chose {d['action']}{': ' + ', '.join(edits) if edits else ''}")
@@ -220,7 +222,7 @@ def _steps(run: Run, clock: Clock, plan: Clock, bar: Bar) -> None:
             break
         if decision["action"] == "weights" and not run.done(g + 1, "train"):
             weight, folder = plan.speed["training"], run.step(g + 1) / "notebooks"
-            clock.learn_training(_notebook(run, "04_grpo_training", folder, bar, weight, run_dir=where, step=g))
+            clock.learn_training(_notebook(run, "04_grpo_training", process, folder, bar, weight, run_dir=where, step=g))
             bar.advance(weight, f"step {g + 1}: {_trained(run, g + 1)}")
 
 
@@ -229,9 +231,23 @@ def _trained(run: Run, g: int) -> str:
     return f"trained by {r['algorithm']}: {r['note']}"
 
 
-def _notebook(run: Run, name: str, folder: Any, bar: Bar, weight: float, **values: Any) -> float:
+def _notebook(
+    run: Run, name: str, process: notebooks.NotebookProcess, folder: Any, bar: Bar, weight: float, **values: Any
+) -> float:
     timeout = max(1800.0, 4 * run.config.seconds)
-    return notebooks.execute(name, values, folder / f"{name}.ipynb", timeout=timeout, poll=lambda: bar.tick(weight))
+    output, tick = folder / f"{name}.ipynb", lambda: bar.tick(weight)
+    return notebooks.execute(name, values, output, timeout=timeout, poll=tick, process=process)
+
+
+def _imports(config: RunConfig) -> tuple[str, ...]:
+    """What the notebooks of a run import, to be imported once.
+
+    The local policy's libraries may start a GPU's driver, which a fork could not use: where there is one, each notebook imports them.
+    """
+    from .tasks.trimul.machine import gpu_there
+
+    local = () if config.policy_url or gpu_there() else POLICY_IMPORTS
+    return ("sia_nb.phases", "sia_nb.view.inspect", *local)
 
 
 @contextlib.contextmanager

@@ -14,10 +14,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from .errors import ConfigError, SiaError, nearest
 from .store import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
+FORKS = sys.platform == "linux"  # elsewhere a fork with libraries loaded may crash, and each notebook starts anew
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
 
 
@@ -94,6 +98,91 @@ def check_parameters(path: Path, values: dict[str, Any]) -> None:
             )
 
 
+class NotebookProcess:
+    """Executes notebooks one after the other, each in a fresh process of its own; a context manager.
+
+    Where processes can be forked, all are forks of one that has imported ``modules`` and has done nothing else.
+    """
+
+    def __init__(self, modules: Sequence[str] = ()):
+        self.modules = tuple(modules)
+        self.status: int | None = None  # of the notebook begun last, once it has ended
+        self._child: subprocess.Popen | None = None
+        self._pid: int | None = None
+        self._log = tempfile.TemporaryFile()
+
+    def __enter__(self) -> NotebookProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child:
+            self._child.kill()
+            self._child.wait()
+            self._channel.close()
+        self._log.close()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        with theirs:
+            how = [str(theirs.fileno()), "forks" if FORKS else "ordinary", json.dumps(self.modules)]
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "sia_nb.notebook_process", *how],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                pass_fds=[theirs.fileno()],
+                preexec_fn=_die_with_parent,
+            )
+        self._channel = Connection(ours.detach())
+
+    def begin(self, source: Path, output: Path, values: dict[str, Any]) -> None:
+        """Begin to execute ``source`` with these parameters; the executed copy is written to ``output`` cell by cell."""
+        if self._child is None or self._child.poll() is not None:
+            self._start()
+        self._pid = self.status = None
+        self._begins = self._log.seek(0, os.SEEK_END)
+        self._channel.send((str(source), str(output), values))
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the notebook ends within so many seconds."""
+        until = time.monotonic() + seconds
+        while self.status is None and self._channel.poll(max(0.0, until - time.monotonic())):
+            try:
+                said = self._channel.recv()
+            except (EOFError, OSError):
+                self.status = self._child.wait()
+                break
+            if self._pid is None:
+                self._pid = said
+            else:
+                self.status = said
+        return self.status is not None
+
+    def end(self) -> None:
+        """End the notebook's processes, politely first, so that sandboxes are torn down."""
+        for signum, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
+            self._signal(signum)
+            if self.wait(patience):
+                break
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        pid = self._pid or self._child.pid
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                os.killpg(pid, signum)
+            except ProcessLookupError:  # not yet at the head of its group
+                os.kill(pid, signum)
+
+    def said(self) -> str:
+        """What the notebook's processes have printed themselves."""
+        self._log.seek(self._begins)
+        return self._log.read().decode("utf-8", "replace")
+
+
 def execute(
     name: str,
     values: dict[str, Any],
@@ -101,10 +190,11 @@ def execute(
     *,
     timeout: float = 3600.0,
     poll: Callable[[], None] | None = None,
+    process: NotebookProcess | None = None,
 ) -> float:
     """Run a notebook in a process of its own; the executed copy lands at ``output``. Returns its seconds.
 
-    ``poll`` is called a few times a second meanwhile.
+    ``poll`` is called a few times a second meanwhile. ``process`` executes it, by default one that is made for this notebook.
 
     Raises:
         ConfigError: bad parameters. NotebookError: a cell failed, the kernel died, or time ran out.
@@ -116,37 +206,24 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial.ipynb")
     start = time.monotonic()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "sia_nb.notebooks", str(source), str(partial), json.dumps(values)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=environment,
-        preexec_fn=_die_with_parent,
-    )
-    try:
-        while True:
-            try:
-                log, _ = child.communicate(timeout=0.3)
-                break
-            except subprocess.TimeoutExpired:
+    with contextlib.nullcontext(process) if process else NotebookProcess() as process:
+        try:
+            process.begin(source, partial, values)
+            while not process.wait(0.3):
                 if time.monotonic() - start > timeout:
-                    _end(child)
-                    raise NotebookError(f"{source.name}: stopped after its time-out of {timeout:.0f} s; see {partial}") from None
+                    raise NotebookError(f"{source.name}: stopped after its time-out of {timeout:.0f} s; see {partial}")
                 if poll:
                     poll()
-    except KeyboardInterrupt:
-        _end(child)
-        raise Interrupted(
-            "interrupted; everything finished so far is kept. `python -m sia_nb resume RUN` goes on from here."
-        ) from None
-    except BaseException:
-        _end(child)
-        raise
-    if child.returncode != 0:
-        raise _failure(source, partial, log)
+        except KeyboardInterrupt:
+            process.end()
+            raise Interrupted(
+                "interrupted; everything finished so far is kept. `python -m sia_nb resume RUN` goes on from here."
+            ) from None
+        except BaseException:
+            process.end()
+            raise
+        if process.status != 0:
+            raise _failure(source, partial, process.said())
     os.replace(partial, output)
     return time.monotonic() - start
 
@@ -155,18 +232,6 @@ def _die_with_parent() -> None:
     """End the notebook where the loop is killed: it must not go on writing into a run that is resumed meanwhile."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; the kernel watches for its own parent
-
-
-def _end(child: subprocess.Popen) -> None:
-    """End the notebook's process group, politely first, so that sandboxes are torn down."""
-    for signum, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signum)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(patience)
-            break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
 
 
 def _failure(source: Path, partial: Path, log: str) -> SiaError:
@@ -185,18 +250,3 @@ def _failure(source: Path, partial: Path, log: str) -> SiaError:
                     )
     tail = re.sub(r"\x1b\[[0-9;]*m", "", log or "").strip().splitlines()[-3:]
     return NotebookError(f"{source.name}: the kernel died or could not start: {' | '.join(tail) or 'no output'}")
-
-
-def _main(source: str, partial: str, values: str) -> None:
-    import logging
-
-    import papermill
-
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    papermill.execute_notebook(
-        source, partial, parameters=json.loads(values), kernel_name="python3", progress_bar=False, log_output=False
-    )
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:4])

@@ -281,4 +281,4 @@ def run_by_hand() -> bool:
         starter = " ".join(psutil.Process().parent().cmdline())
     except (psutil.Error, AttributeError):  # started by a process that has ended
         return False
-    return not any(name in starter for name in ("papermill", "nbconvert", "nbclient", "sia_nb.notebooks"))
+    return not any(name in starter for name in ("papermill", "nbconvert", "nbclient", "sia_nb.notebook_process"))
