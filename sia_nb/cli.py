@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     p = command("publish", _publish, "Copy finished runs, trimmed, to results/reference, to be committed.")
     p.add_argument("run", nargs="?", default="", help="a run folder or its name")
     p.add_argument("--study", default="", metavar="DIR", help="instead: verify and copy all runs, controls and studies under DIR")
-    p.add_argument("--replace", action="store_true", help="with --study: remove committed runs of the same kind and machine")
+    p.add_argument("--replace", action="store_true", help="with --study: remove the committed ones that these take the place of")
     p = command("data", _data, "Fetch, check and prepare a task's data.")
     p.add_argument("--task", default="lawbench", help="a task, several with commas between, or all (default lawbench)")
     p.add_argument("--seed", type=int, default=0, help="the seed of the train/dev split")

@@ -130,24 +130,24 @@ def every_answer_by_mutation():
     return [sum(by_code for by_code, _ in found)]
 
 
-@lru_cache(1)
-def study():
-    data = read_json(transfer.find("lawbench-full"))
+@lru_cache(4)
+def study(name="lawbench-full"):
+    data = read_json(transfer.find(name))
     return data, {(r["arm"], r["against"], r["calls"]): r for r in transfer.summary_from_data(data)}
 
 
-def lead(arm, against, calls):
-    row = study()[1][arm, against, calls]
+def lead(arm, against, calls, name="lawbench-full"):
+    row = study(name)[1][arm, against, calls]
     return [row["value"], row["low"], row["high"]]
 
 
-def plan():
-    p = study()[0]["plan"]
+def plan(name="lawbench-full"):
+    p = study(name)[0]["plan"]
     return [len(p["train"]), len(p["held_out"]), len(p["seeds"])]
 
 
-def level(arm, against, calls):
-    row = study()[1][arm, against, calls]
+def level(arm, against, calls, name="lawbench-full"):
+    row = study(name)[1][arm, against, calls]
     return row["low"] <= 0 <= row["high"]
 
 

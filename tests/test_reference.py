@@ -87,13 +87,21 @@ def test_mistakes_are_named(argv, part, capsys):
     assert part in capsys.readouterr().err
 
 
-def test_make_reference_asks_for_all_tasks_and_their_data_unless_told_otherwise():
-    def said(*words):
-        return subprocess.run(["make", "-n", "reference", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def make(*words):
+    return subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    usual, own = said(), said("TASK=denoising", "SEEDS=2", "PROFILE=smoke")
+
+def test_make_reference_asks_for_all_tasks_and_their_data_unless_told_otherwise():
+    usual, own = make("reference"), make("reference", "TASK=denoising", "SEEDS=2", "PROFILE=smoke")
     assert "sia_nb data --task all" in usual and "sia_nb reference --task all --seeds 0 --profile cpu" in usual
     assert "sia_nb data --task denoising" in own and "sia_nb reference --task denoising --seeds 2 --profile smoke" in own
+
+
+def test_figure_1_of_all_tasks_and_arms_is_one_command():
+    said = make("reproduce-fig1", "TASK=all", "ARMS=all")
+    assert "sia_nb data --task all" in said and "sia_nb figures --profile cpu" in said
+    assert "sia_nb run --task all --profile cpu --seeds 1 --arms all" in said
+    assert "sia_nb run --task lawbench --profile cpu --seeds 1 --arms W+H" in make("reproduce-fig1")
 
 
 # -- several tasks in one command -------------------------------------------------------------------------
