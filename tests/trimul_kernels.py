@@ -63,9 +63,9 @@ def interpret(cases, folder):
             assert arguments == (["0.5 * x"] if spec["sigmoid"] == "tanh" else ["x", "second"])
             for x in arguments:  # one instruction of the hardware, which the interpreter does not have
                 source = source.replace(TANH.format(x), f"(2 * tl.sigmoid(2 * ({x})) - 1)")
-        if spec["wide_program"] == "norm" and spec["loads"] == "tiles":
-            assert FENCE in source  # which means nothing to the interpreter
-            source = source.replace(FENCE, "pass")
+        by_rows = spec["project"] == "triton" and spec["norm"] != "fused" and spec["wide_program"] != "tile"
+        assert (FENCE in source) == by_rows
+        source = source.replace(FENCE, "pass")  # it means nothing to the interpreter
         module = load(source, folder, number)
         x, mask, weights = inputs(**keywords)
         if hasattr(module, "PLANS"):

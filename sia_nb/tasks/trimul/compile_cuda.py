@@ -68,8 +68,8 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
         "halved": spec["project"] == "triton" and spec["sigmoid"] == "halved",
         "joined_tiles": "tile_loads(joined, 2 * pairs, chunk)" if spec["loads"] == "tiles" else None,
         "normed_tiles": "tile_loads(normed.flatten(0, 2), rows, chunk)" if spec["loads"] == "tiles" else None,
-        "limit": f", maxnreg={_registers(spec, 'wide')}" if spec["wide_resident"] else "",
-        "narrow_limit": f", maxnreg={_registers(spec, 'narrow')}" if spec["narrow_resident"] else "",
+        "limit": _limit(spec, "wide"),
+        "narrow_limit": _limit(spec, "narrow"),
         "narrow_chunk": MAX_CHUNK if chunk == MAX_CHUNK else f"{chunk} if c <= 128 else {MAX_CHUNK}",
         "rows_tiles": "tile_loads(normed.view(-1, channels), rows, chunk)" if spec["loads"] == "tiles" else None,
         "note": parts.NOTE if spec["launch"] == "direct" else "",
@@ -132,9 +132,10 @@ def _walks(spec: dict[str, Any]) -> bool:
     return spec["norm"] != "fused" and spec["wide_program"] != "tile"
 
 
-def _registers(spec: dict[str, Any], kind: str) -> int:
-    """Registers of a thread such that so many programs as the spec says find room beside each other."""
-    return max(64, min(255, REGISTERS // (32 * spec[f"{kind}_warps"] * spec[f"{kind}_resident"]) // 8 * 8))
+def _limit(spec: dict[str, Any], kind: str) -> str:
+    """The launch's limit of registers such that so many programs as the spec says find room beside each other."""
+    warps, resident = spec[f"{kind}_warps"], spec[f"{kind}_resident"]
+    return f", maxnreg={max(64, min(255, REGISTERS // (32 * warps * resident) // 8 * 8))}" if resident else ""
 
 
 def _by_rows(spec: dict[str, Any], fields: dict[str, Any]) -> str:
