@@ -222,14 +222,14 @@ class TriMulVerifier:
                 raise Failed("refused", str(error)) from error
         if self._warm is None or not self._warm.alive or self._loads >= LOADS:
             self._drop(self._warm)
-            self._warm, self._loads = self._session("candidate", True), 0
+            compiled = self._libraries.folder / "torch" if self.device == "cpu" else None
+            self._warm, self._loads = self._session("candidate", True, compiled), 0
             self._libraries.give(self._warm.folder)
         return self._warm
 
-    def _session(self, role: str, trusted: bool) -> Session:
-        session = Session(
-            role, self.device, self._exchange, threads=self.threads, memory_mb=self.memory_mb, trusted=trusted, unsafe=self.unsafe
-        )
+    def _session(self, role: str, trusted: bool, compiled: Path | None = None) -> Session:
+        limits = {"threads": self.threads, "memory_mb": self.memory_mb}
+        session = Session(role, self.device, self._exchange, **limits, trusted=trusted, unsafe=self.unsafe, compiled=compiled)
         if session.about["why"]:
             session.close()
             raise no_gpu(self.instance, f"torch cannot use it in backend '{session.backend}': {session.about['why']}")
