@@ -33,7 +33,7 @@ from .solution import SPACES, check_code, compile_solution
 METHOD = 5  # counted up when times are taken otherwise, so that none taken before is remembered
 FILES = Files("trimul", "make data")
 CODE_SECONDS, CALL_SECONDS = 120.0, 60.0  # of a whole verdict; of the first call on a case, in which it may compile
-SPEC_SECONDS = 900.0
+SPEC_SECONDS = 900.0  # of the kit's own, whose first torch.compile on a machine takes 25 s of a core, more on a busy one
 MEMORY_MB = {"cpu": 4000, "cuda": 48_000}
 CASE_SECONDS = {"cpu": 0.1, "cuda": 0.6}  # of timing a case, about
 PRECISE = 4  # how much longer ``full`` and ``seal`` may time, for half the error
@@ -196,7 +196,7 @@ class TriMulVerifier:
 
     def _judged(self, source: str, reference: Session, candidate: Session, seconds: float, precision: int) -> dict[str, Any]:
         load = os.getloadavg()[0]
-        first = min(CALL_SECONDS, seconds)
+        first = min(CALL_SECONDS, seconds) if seconds < SPEC_SECONDS else SPEC_SECONDS / 3
         judge = Judge(reference, candidate, first_seconds=first, seconds=seconds, alone=to_itself)
         found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision, GOOD / math.sqrt(precision))
         return {
