@@ -134,7 +134,7 @@ def test_fused_products_of_any_shape_are_right_with_and_without_tile_registers(n
     plain = load(source.replace('"-march=native"', '"-march=native", "-mno-amx-bf16"'))(x, mask, weights)
     for y in (load(source)(x, mask, weights), plain):
         assert torch.isfinite(y).all() and worst(y, expected) < (6 if products < 3 else 0.5)
-    assert worst(plain, load(source)(x, mask, weights)) < 0.05 or products < 3
+    assert worst(plain, load(source)(x, mask, weights).numpy()) < 0.05  # the same products, in another order
 
 
 @given(eager_spec)

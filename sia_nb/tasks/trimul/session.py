@@ -117,14 +117,26 @@ class Session:
         threads: of the process on the CPU.
         memory_mb: its limit.
         trusted: the kit wrote what it will run; unsafe: run it even where no sandbox is usable.
+        compiled: a folder that it shares with other trusted ones, for what torch.compile makes; None: its own.
 
     Raises:
         Failed: it does not start. SandboxError: no sandbox may run it.
     """
 
     def __init__(
-        self, role: str, device: str, exchange: Exchange, *, threads: int, memory_mb: int, trusted: bool, unsafe: bool = False
+        self,
+        role: str,
+        device: str,
+        exchange: Exchange,
+        *,
+        threads: int,
+        memory_mb: int,
+        trusted: bool,
+        unsafe: bool = False,
+        compiled: Path | None = None,
     ):
+        if compiled is not None:
+            compiled.mkdir(parents=True, exist_ok=True)
         self.role, self.device, self.memory_mb = role, device, memory_mb
         self.folder = Path(tempfile.mkdtemp(prefix="trimul-"))
         self._said = tempfile.TemporaryFile()  # not in its folder, where it could put a link to a file of the host
@@ -135,7 +147,10 @@ class Session:
         env = dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": str(SPIN)}
         env |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}  # freed memory stays: no page is fetched twice
         env |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}  # no pool of compilers that outlives a call
-        env |= {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"), "TRITON_CACHE_DIR": str(self.folder / "triton")}
+        env |= {
+            "TORCHINDUCTOR_CACHE_DIR": str(compiled or self.folder / "inductor"),
+            "TRITON_CACHE_DIR": str(self.folder / "triton"),
+        }
         env |= {name: os.environ[name] for name in PASSED_ON if device == "cuda" and name in os.environ}
         shared = exchange.descriptors(role)
         argv = [sys.executable, "-c", BOOT, str(PACKAGE), "sia_nb.tasks.trimul.runner", str(theirs.fileno())]
@@ -144,7 +159,7 @@ class Session:
             self._process = launch(
                 argv,
                 read=[Path("/sys"), *compiler()] if device == "cuda" else (),
-                write=[self.folder],
+                write=[self.folder, *([compiled] if compiled else [])],
                 devices=sorted(Path("/dev").glob("nvidia*")) if device == "cuda" else (),
                 limits=Limits(FOREVER, FOREVER, memory_mb, processes=64, file_mb=2048),
                 pass_fds=(theirs.fileno(), *shared),
