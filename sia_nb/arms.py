@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .config import ARMS
 from .errors import ConfigError, SiaError, nearest
+from .estimate import seconds_left
 from .loop import draw
 from .notebooks import Interrupted
 from .store import Run, cores
@@ -48,7 +49,7 @@ def default_jobs(runs: int) -> int:
 
 
 def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[[str], None] = print) -> None:
-    """Finish all ``runs``, ``jobs`` at a time, in their order; then draw the figures of all, once.
+    """Finish all ``runs``, ``jobs`` at a time, the one that will take longest first; then draw the figures of all, once.
 
     Without ``figures`` nothing is drawn and the sealed tests stay closed.
 
@@ -87,9 +88,9 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
-    pool = ThreadPoolExecutor(jobs)
+    pool, longest_first = ThreadPoolExecutor(jobs), sorted(runs, key=seconds_left, reverse=True)
     try:
-        failures = [message for message in pool.map(finish, runs) if message]
+        failures = [message for message in pool.map(finish, longest_first) if message]
     except KeyboardInterrupt:
         stopping.set()
         for child in children:

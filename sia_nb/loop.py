@@ -19,77 +19,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import notebooks
 from .config import RunConfig
-from .store import Run, data_dir, read_json, write_json
+from .estimate import Clock
+from .store import Run, read_json
 
-# Seconds a notebook, a verifier call, a sampled token, a report and a weight update took on the machine of the reference runs; replaced
-# by what this machine's own runs took as soon as there is one (data/cache/speed.json).
-REFERENCE_SPEED = {
-    "notebook": 5.0,
-    "verifier_call": 1.2,
-    "token": 0.006,
-    "tokens_per_call": 150.0,
-    "report": 60.0,
-    "training": 60.0,
-}
 POLICY_IMPORTS = ("sia_nb.training.trainer", "sia_nb.policy.model", "peft", "transformers.models.llama.modeling_llama")
-WEIGHT_STEPS = {
-    "H": 0.0,
-    "W": 1.0,
-    "W+H": 0.35,
-}  # share of the steps after the first that a weight update makes, for the estimate
-
-
-@dataclass
-class Clock:
-    """Estimates what a run will take, and learns from each notebook."""
-
-    speed: dict[str, float] = field(default_factory=lambda: dict(REFERENCE_SPEED))
-    measured: bool = False
-
-    @classmethod
-    def load(cls) -> Clock:
-        """This machine's own figures where there are some."""
-        path = data_dir() / "cache" / "speed.json"
-        if path.exists():
-            with contextlib.suppress(Exception):
-                return cls({**REFERENCE_SPEED, **read_json(path)}, True)
-        return cls()
-
-    def save(self) -> None:
-        """Keep the figures for the next estimate."""
-        write_json(data_dir() / "cache" / "speed.json", {k: round(v, 5) for k, v in self.speed.items()})
-
-    def step(self, c: RunConfig) -> float:
-        """Seconds of one 02_run_generation that spends its verifier calls, and tokens as scaffolds do."""
-        s = self.speed
-        tokens = min(c.tokens, c.verifier_calls * s["tokens_per_call"])
-        return s["notebook"] + min(c.seconds, c.verifier_calls * s["verifier_call"] + tokens * s["token"])
-
-    def total(self, c: RunConfig) -> float:
-        """Seconds of the whole run."""
-        training = WEIGHT_STEPS[c.arm] * (c.steps - 1) * self.speed["training"]
-        return (c.steps + 1) * self.speed["notebook"] + c.steps * self.step(c) + training + self.speed["report"]
-
-    def learn(self, seconds: float, used: dict[str, float]) -> None:
-        """Correct the figures by one executed step: its tokens first, the rest is its verifier calls'."""
-        rest = max(0.0, seconds - self.speed["notebook"])
-        if used["verifier_calls"]:
-            self._blend("verifier_call", max(0.1, rest - used["tokens"] * self.speed["token"]) / used["verifier_calls"])
-        elif used["tokens"]:
-            self._blend("token", rest / used["tokens"])
-
-    def learn_training(self, seconds: float) -> None:
-        """Correct the figure of a weight update by one."""
-        self._blend("training", seconds)
-
-    def _blend(self, key: str, seen: float) -> None:
-        floor = 0.2 * REFERENCE_SPEED[key]  # verdicts that another run left in the cache say nothing of the next run's
-        self.speed[key] = 0.5 * (self.speed[key] + max(floor, seen))
 
 
 class Bar:
@@ -153,20 +90,22 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         Interrupted: SIGINT or SIGTERM. NotebookError, AgentError, …: what a phase raised.
     """
     report_only = report_only or bool(figures and run.config.control)
-    config, clock, plan = run.config, Clock.load(), Clock.load()  # the bar's shares stay as planned while clock learns
+    config, clock, plan = (
+        run.config,
+        Clock.load(run.config.task),
+        Clock.load(run.config.task),
+    )  # the bar's shares stay as planned while clock learns
     if config.devices > 1:
         from .training.devices import check
 
         check(config.devices, config.threads)  # before anything is spent
     with run.writing(), run.lock(), _terminable(), notebooks.NotebookProcess(_imports(config)) as process:
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
-        share = len(pending) / config.steps
+        total = clock.total(config, len(pending))
         if pending:
-            source = "measured on this machine" if clock.measured else "by the reference machine's speed; yours may differ"
-            echo(
-                f"{run.path.name}: {len(pending)} of {config.steps} steps to run, about {_clock(clock.total(config) * share)} ({source})."
-            )
-        bar = Bar(run, clock.total(config) * max(share, 0.05), echo)
+            source = "measured on this machine" if clock.seen else "by the reference machine's speed; yours may differ"
+            echo(f"{run.path.name}: {len(pending)} of {config.steps} steps to run, about {_clock(total)} ({source}).")
+        bar = Bar(run, total, echo)
         try:
             _steps(run, process, clock, plan, bar)
             drawn = run.path / "notebooks" / "05_ablation_figures.ipynb"
@@ -221,7 +160,7 @@ def _steps(run: Run, process: notebooks.NotebookProcess, clock: Clock, plan: Clo
         if decision["action"] == "stop":
             break
         if decision["action"] == "weights" and not run.done(g + 1, "train"):
-            weight, folder = plan.speed["training"], run.step(g + 1) / "notebooks"
+            weight, folder = plan.training(), run.step(g + 1) / "notebooks"
             clock.learn_training(_notebook(run, "04_grpo_training", process, folder, bar, weight, run_dir=where, step=g))
             bar.advance(weight, f"step {g + 1}: {_trained(run, g + 1)}")
 

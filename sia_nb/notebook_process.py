@@ -80,6 +80,7 @@ class RunningKernel(AsyncKernelManager):
 def main(socket: str, forks: str, modules: str) -> None:
     """Serve notebooks until the other end of the socket is closed."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    os.set_inheritable(int(socket), False)
     channel = Connection(int(socket))
     if forks != "forks":
         job = channel.recv()
@@ -97,7 +98,7 @@ def main(socket: str, forks: str, modules: str) -> None:
 
 
 def fork(work: Callable[..., None], *arguments: Any) -> int:
-    """The id of a process that does ``work`` and ends, as soon as this one ends; its random states are its own."""
+    """The id of a process that does ``work`` and ends, at the latest when this one does; its random states are its own."""
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -53,6 +53,17 @@ def test_one_run_that_fails_leaves_the_others_and_is_named(tmp_path):
     assert any(line.startswith("H    s0 | ") for line in lines)
 
 
+def test_the_run_that_will_take_longest_begins_first(tmp_path):
+    runs = [
+        Run.create(make_config("smoke", arm=arm, agent="replay", replay_of=str(tmp_path / "nowhere")), tmp_path / arm)
+        for arm in ("H", "W", "W+H")
+    ]
+    lines = []
+    with pytest.raises(SiaError):
+        run_all(runs, 1, echo=lines.append)
+    assert list(dict.fromkeys(line.split(" | ")[0].split()[0] for line in lines)) == ["W", "W+H", "H"]
+
+
 def executed(results, arm, **more):
     """A run whose only step is done, and its report written."""
     run = a_run(results, 0, 0.7, arm=arm, steps=1, **more)

@@ -48,6 +48,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def gone(pid: int) -> bool:
+    """Whether the process ends within some seconds."""
+    end = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
 def test_each_notebook_is_thin_stripped_and_parameterised(path):
     cells = json.loads(path.read_text())["cells"]
@@ -147,6 +157,66 @@ def test_a_time_out_ends_the_kernel_too(folder):
             break
         time.sleep(0.1)
     assert not psutil.pid_exists(pid)
+
+
+def test_notebooks_of_one_process_are_each_a_fresh_state(folder):
+    make(
+        folder / "a.ipynb",
+        "x: int = 1  # x",
+        "import os, random, sys, zipfile\nassert not hasattr(zipfile, 'mark') and 'y' not in globals() and 'wave' in sys.modules",
+        "zipfile.mark = y = x\nprint('told', os.getpid(), random.random())",
+    )
+    told = []
+    with notebooks.NotebookProcess(["zipfile", "wave"]) as process:
+        for x in (1, 2):
+            execute("a", {"x": x}, folder / "out.ipynb", process=process)
+            (line,) = [o["text"] for c in json.loads((folder / "out.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
+            told.append("".join(line).split())
+    assert told[0][0] == told[1][0] == "told" and told[0][1] != told[1][1] and told[0][2] != told[1][2]
+
+
+def test_a_process_goes_on_after_a_notebook_whose_kernel_died(folder):
+    make(folder / "a.ipynb", "x: int = 1  # x", "import os; os._exit(3)")
+    make(folder / "b.ipynb", "x: int = 1  # x", "print(x + 1)")
+    with notebooks.NotebookProcess() as process:
+        with pytest.raises(NotebookError, match="a.ipynb: the kernel died"):
+            execute("a", {}, folder / "out.ipynb", process=process)
+        execute("b", {"x": 41}, folder / "out.ipynb", process=process)
+    assert "42" in (folder / "out.ipynb").read_text()
+
+
+def test_where_processes_cannot_be_forked_each_notebook_starts_anew(folder, monkeypatch):
+    monkeypatch.setattr(notebooks, "FORKS", False)
+    make(folder / "a.ipynb", "x: int = 1  # x", "print(x * 2)")
+    make(folder / "b.ipynb", "x: int = 1  # x", "1 / 0")
+    with notebooks.NotebookProcess(["wave"]) as process:
+        for x in (21, 22):
+            execute("a", {"x": x}, folder / "out.ipynb", process=process)
+            assert str(2 * x) in (folder / "out.ipynb").read_text()
+        with pytest.raises(NotebookError, match="b.ipynb, cell .*ZeroDivisionError"):
+            execute("b", {}, folder / "out.ipynb", process=process)
+
+
+@pytest.mark.skipif(not notebooks.FORKS, reason="ends with its parent by a means of Linux")
+def test_kernel_and_papermill_end_with_a_loop_that_is_killed(folder):
+    pid_file = folder / "pid"
+    make(
+        folder / "a.ipynb",
+        "x: int = 1  # x",
+        f"import os, time\nopen({str(pid_file)!r}, 'w').write(f'{{os.getpid()}} {{os.getppid()}}\\n')\ntime.sleep(600)",
+    )
+    code = (
+        "import sys; from pathlib import Path; from sia_nb import notebooks\n"
+        "notebooks.NOTEBOOKS = Path(sys.argv[1]); notebooks.execute('a', {}, Path(sys.argv[1]) / 'out.ipynb')"
+    )
+    loop = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=NOTEBOOKS.parent)
+    end = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text().endswith("\n")):
+        assert time.monotonic() < end and loop.poll() is None
+        time.sleep(0.05)
+    loop.kill()
+    loop.wait()
+    assert all(gone(int(pid)) for pid in pid_file.read_text().split())
 
 
 def test_importing_the_package_loads_nothing_heavy():
