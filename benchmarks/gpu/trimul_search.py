@@ -581,7 +581,9 @@ def main():
     finally:
         search.save()
     sys.stdout.flush()
-    os._exit(0)  # compile processes may still be at work
+    for child in mp.active_children():  # that still compile
+        child.kill()
+    os._exit(0)
 
 
 if __name__ == "__main__":
