@@ -110,6 +110,36 @@ def test_an_honest_program_passes(processes):
         assert 0 < times["overhead"] < min(times["reference"] + times["candidate"])
 
 
+def test_the_wait_for_other_timing_is_not_taken_from_a_verdict_s_time(processes):
+    waited = []
+
+    @contextlib.contextmanager
+    def busy():
+        time.sleep(1)
+        waited.append(1)
+        yield
+
+    judge = Judge(*processes, first_seconds=30, seconds=120, alone=busy)
+    end = judge.end
+    judge.run(HONEST, SMALL, 0.01)
+    assert waited == [1] and judge.end >= end + 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_what_is_not_timed_runs_on_other_cores():
+    exchange, cores = Exchange((*SMALL.timed, *SMALL.checked), "cpu"), sorted(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        stack.callback(exchange.close)
+        session = Session("reference", "cpu", exchange, threads=1, memory_mb=3000, trusted=True)
+        stack.callback(session.close)
+        where = lambda: sorted(os.sched_getaffinity(session._first[-1]))
+        assert session.apart and where() == cores[:-1]
+        session.place(timed=True)
+        assert where() == cores[-1:] and not session.moved()
+        session.place(timed=False)
+        assert where() == cores[:-1] and not session.moved()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_nothing_runs_between_calls(processes):
     candidate = processes[1]
