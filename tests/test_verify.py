@@ -185,6 +185,7 @@ FORGERIES = [
     ("agent_calls.jsonl", lambda c: c[0].update(output=c[0]["output"] + "#"), "agent_calls.jsonl"),
     ("agent_calls.jsonl", lambda c: c[1]["inputs"].update(scaffold="0" * 16), "inputs"),
     ("run.json", put("data", "train.json", value="abc"), "data.train.json"),
+    ("run.json", put("data", value={}), "data: names no checksum"),
     ("run.json", put("commit", value=""), "commit"),
     ("run.json", put("created", value="yesterday"), "created"),
     ("run.json", put("config", "seed", value=3), "seed"),

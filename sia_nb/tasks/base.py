@@ -109,6 +109,7 @@ class Task(Protocol):
     report_metric: str  # what the sealed test reports, e.g. "top1"
     space: Space
     instances: tuple[Instance, ...]
+    data_files: bool  # whether ``fetch`` prepares files; else inputs are drawn when they are needed
 
     def spec_text(self) -> str:
         """U: what the agents read (spec.md, with the space described)."""
@@ -151,6 +152,7 @@ class SpecTask:
 
     space: Space
     default: dict[str, Any]  # R as a spec
+    data_files = True
 
     def reference(self) -> str:
         """R as a program."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..agents.record import EVENTS, _fingerprint, _steady, sha
 from ..store import FORMAT, TRIMMED, Run, read_json, sha256
+from ..tasks import get_task
 from ..tasks.base import Solution
 from ..trajectory import Trajectory
 from .findings import Findings
@@ -76,7 +77,7 @@ def provenance(run: Run, found: Findings) -> None:
         datetime.fromisoformat(str(info.get("created")))
     except ValueError:
         found.fault("run.json", "created", f"is {info.get('created')!r}; expected a date and time")
-    if run.executed() and not info.get("data"):
+    if run.executed() and not info.get("data") and get_task(run.config.task).data_files:
         found.fault("run.json", "data", "names no checksum of the data")
     for name, digest in (info.get("data") or {}).items():
         found.checked += 1

@@ -100,7 +100,7 @@ def panel_from_data(ax: Any, *, task: str, rows: list[dict], title: str, lost: S
     if any(r["source"] == "reference" for r in rows):
         behind = [r for r in rows if r["source"] == "reference"]
         n, calls = (max(float(r[key] or 0) for r in behind) for key in ("seeds", "verifier_calls"))
-        label = f"committed runs, {n:.0f} seeds, at most {calls:.0f} calls used"
+        label = f"committed runs, {n:.0f} seed{'s' if n > 1 else ''}, at most {calls:.0f} calls used"
         handles.append(Patch(color=COLOURS["H"] if alone else "#666666", alpha=0.55 if alone else 0.25, label=label))
     ylabel = on(METRICS[metric], task, next(r["hardware"] for r in rows if r["source"] != "paper"))
     ax.set(title=title, ylabel=ylabel, ylim=(low, high), xlim=(-0.6, len(arms) - 0.4), xticks=range(len(arms)))

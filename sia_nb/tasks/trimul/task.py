@@ -37,6 +37,7 @@ class TriMul(SpecTask):
     space = SPACES["cpu"]
     default = FALLBACKS["cpu"]  # the update step by step
     instances = instances("cpu")
+    data_files = False
 
     def spec_text(self) -> str:
         """U, with the space and one example, the fallback."""
