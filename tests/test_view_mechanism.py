@@ -156,7 +156,7 @@ def test_events_of_the_committed_runs_exist(monkeypatch):
     from sia_nb.trajectory import Trajectory
 
     monkeypatch.delenv("SIA_RESULTS")
-    for task in ("lawbench", "denoising"):
+    for task in ("lawbench", "denoising", "trimul"):
         one = next(f for f in collect.finished(task, source="reference") if f.arm == "W+H")
         rows = mechanism.edits([one])
         assert rows
