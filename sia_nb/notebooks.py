@@ -18,8 +18,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ class NotebookProcess:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        with theirs:
+        with theirs, _undisturbed():
             how = [str(theirs.fileno()), "forks" if FORKS else "ordinary", json.dumps(self.modules)]
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "sia_nb.notebook_process", *how],
@@ -136,7 +137,7 @@ class NotebookProcess:
                 pass_fds=[theirs.fileno()],
                 preexec_fn=_die_with_parent,
             )
-        self._channel = Connection(ours.detach())
+            self._channel = Connection(ours.detach())
 
     def begin(self, source: Path, output: Path, values: dict[str, Any]) -> None:
         """Begin to execute ``source`` with these parameters; the executed copy is written to ``output`` cell by cell."""
@@ -163,6 +164,8 @@ class NotebookProcess:
 
     def end(self) -> None:
         """End the notebook's processes, politely first, so that sandboxes are torn down."""
+        if self._child is None:
+            return
         for signum, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
             self._signal(signum)
             if self.wait(patience):
@@ -226,6 +229,23 @@ def execute(
             raise _failure(source, partial, process.said())
     os.replace(partial, output)
     return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is left: Python's hooks at a fork would swallow what they raise."""
+    if threading.current_thread() is not threading.main_thread():  # where nothing is raised
+        yield
+        return
+    waiting: list[int] = []
+    before = {s: signal.signal(s, lambda signum, _: waiting.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for signum in waiting:
+            signal.raise_signal(signum)
 
 
 def _die_with_parent() -> None:
