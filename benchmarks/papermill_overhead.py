@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = make_config("smoke", tokens=200, verifier_calls=2)
         ours, plain, first = (Run.create(config, Path(folder) / name) for name in ("papermill", "direct", "first"))
-        imports = loop._imports(config)
+        imports = loop.notebook_imports(config)
         with notebooks.NotebookProcess(imports) as process:
             start = time.perf_counter()
             notebooks.execute("01_init_scaffold", {"run_dir": str(first.path)}, Path(folder) / "01.ipynb", process=process)

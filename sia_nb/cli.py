@@ -213,8 +213,17 @@ def _overrides(extra: list[str]) -> dict:
     return out
 
 
+def _jobs(args: argparse.Namespace, runs: int) -> int:
+    """How many of so many runs at once."""
+    from .arms import default_jobs
+
+    if args.jobs < 0:
+        raise ConfigError(f"--jobs: {args.jobs}; expected at least 1, or 0 for as many as this machine has room for")
+    return args.jobs or default_jobs(runs)
+
+
 def _run(args: argparse.Namespace, extra: list[str]) -> None:
-    from .arms import default_jobs, parse_arms, run_all
+    from .arms import parse_arms, run_all
     from .config import RunConfig, make_config
     from .loop import run_loop
     from .reference import parse_tasks
@@ -224,8 +233,6 @@ def _run(args: argparse.Namespace, extra: list[str]) -> None:
         raise ConfigError(f"--seeds: {args.seeds}; expected at least 1")
     if args.run_dir and args.seeds > 1:
         raise ConfigError("--run-dir names one folder, but --seeds asks for several runs; leave one of them out")
-    if args.jobs < 0:
-        raise ConfigError(f"--jobs: {args.jobs}; expected at least 1, or 0 for as many as this machine has room for")
     overrides = _overrides(extra)
     tasks = parse_tasks(overrides.pop("task", RunConfig.model_fields["task"].default))
     if args.arms and "arm" in overrides:
@@ -240,8 +247,8 @@ def _run(args: argparse.Namespace, extra: list[str]) -> None:
         make_config(args.profile, task=task, seed=first + n, arm=arm, **overrides)
         for task in tasks for n in range(args.seeds) for arm in arms
     ]  # fmt: skip
+    jobs = _jobs(args, len(configs))
     runs = [Run.create(config, Path(args.run_dir) if args.run_dir else None) for config in configs]
-    jobs = args.jobs or default_jobs(len(runs))
     if len(runs) == 1:
         run_loop(runs[0], figures=not args.no_figures)
     else:
@@ -383,12 +390,9 @@ def _controls(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _reference(args: argparse.Namespace, _: list[str]) -> None:
-    from .arms import default_jobs
     from .reference import announcement, parse_tasks, parts
 
-    if args.jobs < 0:
-        raise ConfigError(f"--jobs: {args.jobs}; expected at least 1, or 0 for as many as this machine has room for")
-    jobs = args.jobs or default_jobs(100)
+    jobs = _jobs(args, 100)
     todo = parts(parse_tasks(args.task), args.seeds, args.profile)
     print(announcement(todo, jobs), flush=True)
     for part in () if args.list else todo:
@@ -419,18 +423,14 @@ def _data(args: argparse.Namespace, _: list[str]) -> None:
     from .store import data_dir
     from .tasks import get_task
 
-    tasks = parse_tasks(args.task)
-    if len(tasks) > 1:
-        for task in tasks:
-            _data(argparse.Namespace(**{**vars(args), "task": task}), _)
-        return
-    fetch = get_task(tasks[0]).fetch
     named = {n: v for n, v in (("instance", args.instance), ("file", args.file and Path(args.file))) if v}
-    if named and not set(named) <= set(signature(fetch).parameters):
-        raise ConfigError(f"data: task '{tasks[0]}' downloads no instance apart, so --{next(iter(named))} has no meaning for it.")
-    report = fetch(data_dir(), seed=args.seed, **named)
-    for name, digest in report["files"].items():
-        print(f"{digest[:16]}  {name}")
+    for task in parse_tasks(args.task):
+        fetch = get_task(task).fetch
+        if named and not set(named) <= set(signature(fetch).parameters):
+            raise ConfigError(f"data: task '{task}' downloads no instance apart, so --{next(iter(named))} has no meaning for it.")
+        report = fetch(data_dir(), seed=args.seed, **named)
+        for name, digest in report["files"].items():
+            print(f"{digest[:16]}  {name}")
 
 
 def _model(args: argparse.Namespace, _: list[str]) -> None:

@@ -260,11 +260,16 @@ def publish(control: Control) -> Path:
     """
     if not (control.folder / "control.json").exists():
         raise StoreError(f"{control.folder} is not finished: the same command without --publish goes on")
-    target = results_dir() / "reference" / control.folder.relative_to(results_dir())
+    return publish_folder(control.folder)
+
+
+def publish_folder(folder: Path) -> Path:
+    """Copy what is committed of a finished control, wherever its folder controls/<task>/<hardware>/<name> stands."""
+    target = results_dir() / "reference" / "controls" / Path(*folder.parts[-3:])
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for name in PUBLISHED:
-        shutil.copy(control.folder / name, target / name)
+        shutil.copy(folder / name, target / name)
     return target
 
 

@@ -99,7 +99,7 @@ def run_loop(run: Run, *, echo: Callable[[str], None] = print, figures: bool = T
         from .training.devices import check
 
         check(config.devices, config.threads)  # before anything is spent
-    with run.writing(), run.lock(), _terminable(), notebooks.NotebookProcess(_imports(config)) as process:
+    with run.writing(), run.lock(), _terminable(), notebooks.NotebookProcess(notebook_imports(config)) as process:
         pending = [g for g in range(1, config.steps + 1) if not run.done(g, "run")]
         total = clock.total(config, len(pending))
         if pending:
@@ -178,7 +178,7 @@ def _notebook(
     return notebooks.execute(name, values, output, timeout=timeout, poll=tick, process=process)
 
 
-def _imports(config: RunConfig) -> tuple[str, ...]:
+def notebook_imports(config: RunConfig) -> tuple[str, ...]:
     """What the notebooks of a run import, to be imported once.
 
     The local policy's libraries may start a GPU's driver, which a fork could not use: where there is one, each notebook imports them.

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from .config import ARMS, make_config
 from .config import CONTROLS as CONTROL_ARMS
-from .controls import PUBLISHED, Control
+from .controls import Control, publish_folder
 from .errors import ConfigError, StoreError
 from .store import TRIMMED, Run, publish, read_json, results_dir, run_name
+from .study import publish_transfer
 from .verify import verify
 from .view.paper import TIMED
 
@@ -132,25 +133,15 @@ def publish_study(folder: Path, *, replace: bool = False, echo: Callable[[str], 
         raise StoreError("nothing was published, since not every run is what it says:\n" + "\n".join(wrong))
     made = [publish(Run(path)) for path in finished]
     root = results_dir() / "reference"
-    for path in controls:
-        target = root / "controls" / Path(*path.parts[-3:])
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for name in PUBLISHED:
-            shutil.copy(path / name, target / name)
-        made.append(target)
+    made += [publish_folder(path) for path in controls]
     if replace:
         for old in _earlier(made, root):
             echo(f"{old.relative_to(root)}: removed")
             shutil.rmtree(old)
             if not any(old.parent.iterdir()):
                 old.parent.rmdir()
-    for path in transfers:
-        if not str(read_json(path)["plan"]["name"]).endswith("-smoke"):
-            target = root / "transfer" / f"{path.parent.name}.json"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            made.append(Path(shutil.copy(path, target)))
-    return made
+    transfers = [path for path in transfers if not str(read_json(path)["plan"]["name"]).endswith("-smoke")]
+    return made + [publish_transfer(path) for path in transfers]
 
 
 def _trimmed(path: Path, name: str) -> bool:

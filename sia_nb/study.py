@@ -179,10 +179,15 @@ def transfer_study(
         return None
     path = folder / "transfer.json"
     if publish:
-        target = results_dir() / "reference" / "transfer" / f"{plan.name}.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path = Path(shutil.copy(path, target))
+        path = publish_transfer(path)
     return path
+
+
+def publish_transfer(path: Path) -> Path:
+    """Copy a finished study's <name>/transfer.json to results/reference/transfer/<name>.json, to be committed."""
+    target = results_dir() / "reference" / "transfer" / f"{path.parent.name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(path, target))
 
 
 def teller(echo: Callable[[str], None]) -> Callable[[str, float, float], None]:

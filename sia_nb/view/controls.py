@@ -124,7 +124,7 @@ def table(task: str, *, profile: str = "", out: Path | None = None, also: Path |
         cells = [
             e["name"],
             len(seeds),
-            _show(value),
+            markdown.interval(value),
             f"{mean('dev'):.3f}",
             f"{mean('calls'):.0f}",
             proposals,
@@ -228,8 +228,3 @@ def sentences(entries: list[dict[str, Any]]) -> list[str]:
             verdict = "better" if low > 0 else "worse" if high < 0 else "not told apart: the interval holds 0"
             out.append(f"{names}: {mean:+.3f}, 95 % interval [{low:+.3f}, {high:+.3f}] over {len(seeds)} seeds: {verdict}.")
     return out
-
-
-def _show(value: tuple[float, float, float]) -> str:
-    mean, low, high = value
-    return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"

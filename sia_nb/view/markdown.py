@@ -14,3 +14,11 @@ def head(cells: Iterable[object]) -> list[str]:
     """The row of the columns' names, and the rule below it."""
     cells = list(cells)
     return [line(cells), "|" + "---|" * len(cells)]
+
+
+def interval(value: tuple[float, float, float] | None) -> str:
+    """A cell of (mean, low, high): the mean alone where there is no interval (NaN), nothing for None."""
+    if value is None:
+        return ""
+    mean, low, high = value
+    return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"

@@ -71,11 +71,11 @@ def table(task: str = "denoising", *, profile: str = "", out: Path | None = None
         right = [_passes(r, magic.get(s)) for s, r in seeds.items()]
         above = [r[MEASURES[2]] >= PUBLISHED_GATE for r in seeds.values()]
         cells = [
-            _show(told["mse_norm"]),
+            markdown.interval(told["mse_norm"]),
             ratio,
-            _show(told["poisson_norm"]),
+            markdown.interval(told["poisson_norm"]),
             _count(right),
-            _show(told[MEASURES[2]]),
+            markdown.interval(told[MEASURES[2]]),
             _count(above),
         ]
         bold = f"**{name}**" if kind == "arm" else name
@@ -121,11 +121,6 @@ def _count(told: list[bool | None]) -> str:
 
 def _mean(seeds: dict[int, dict[str, Any]], measure: str) -> float:
     return sum(r[measure] for r in seeds.values()) / len(seeds)
-
-
-def _show(value: tuple[float, float, float]) -> str:
-    mean, low, high = value
-    return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _were_run(seeds: dict[int, dict[str, Any]]) -> bool:

@@ -53,7 +53,7 @@ def table_1(
         for task in tasks:
             found = collect.arm_values(used[task], arm, PAPER[task]["metric"])
             value = collect.interval([v for _, v in found]) if found else None
-            cells.append(_show(value))
+            cells.append(markdown.interval(value))
             if value:
                 rows.append(_arm_row(arm, flags, task, found, value))
         lines.append(markdown.line([f"{ARM_NAMES[arm]} (this kit)", *flags, *cells, *[""] * len(studies)]))
@@ -62,7 +62,7 @@ def table_1(
         for arm, name in study["arms"].items():
             r, flags = summary[arm], ("No", "Yes" if arm in TRAINED else "No")
             cells = [""] * len(heads)
-            cells[len(tasks) + n] = _show((r["value"], r["low"], r["high"]))
+            cells[len(tasks) + n] = markdown.interval((r["value"], r["low"], r["high"]))
             lines.append(markdown.line([f"{name} (this kit)", *flags, *cells]))
             rows.append(
                 {"strategy": name, "group": "searcher", "edits_harness": flags[0], "edits_weights": flags[1], "task": r["task"]}
@@ -163,10 +163,3 @@ def _purpose(task: Any) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _show(value: tuple[float, float, float] | None) -> str:
-    if value is None:
-        return ""
-    mean, low, high = value
-    return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"

@@ -53,6 +53,5 @@ def _seeds(values: dict[str, list]) -> str:
 
 def _show(value) -> str:
     if isinstance(value, tuple):
-        mean, low, high = value
-        return f"{mean:.3f}" if low != low else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+        return markdown.interval(value)
     return f"{value:.3f}" if isinstance(value, float) else str(value)

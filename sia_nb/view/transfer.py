@@ -211,17 +211,12 @@ def table(paths: list[Path], *, out: Path | None = None) -> tuple[str, dict[str,
         at = {(r["arm"], r["calls"]): r for r in mine if not r["against"]}
         title = f"{data['plan']['name']} ({data['metric']})"
         for arm, name in data["arms"].items():
-            cells = [_cell(at.get((arm, k))) for k in grid]
+            found_at = [at.get((arm, k)) for k in grid]
+            cells = [markdown.interval(r and (r["value"], r["low"], r["high"])) for r in found_at]
             lines.append(markdown.line([title, name, f"{at[arm, data['grid'][0]]['verifier_calls_before']:.0f}", *cells]))
         if data.get("reference"):
             lines.append(markdown.line([title, "the task's reference", 0, *[f"{reference(data):.3f}"] * len(grid)]))
     return collect.write_table("transfer", "\n".join(lines), rows, out=out, columns=["study", *COLUMNS])
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    return f"{row['value']:.3f}" + ("" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
 
 
 # -- words -------------------------------------------------------------------------------------------
