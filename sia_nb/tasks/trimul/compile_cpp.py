@@ -1,6 +1,6 @@
 """A CPU spec with own C++: norms, gates and mask as one pass over memory each, the products PyTorch's ("cpp"); or with the
 projections' and the output's products inside these passes ("fused"), so that nothing but the sides, the output's gate and o
-is stored between them.
+is stored between them; or with the product over k as well, all in one call ("whole").
 
 The C++ stands in ``kernels/*.cpp`` and in the program, which builds it with the machine's g++ when it is loaded, or
 finds it built by an earlier one of the same folder of temporary files.
@@ -90,14 +90,32 @@ def trimul(x, mask, weights):
     run("output", o, gates, *norm, w["to_out"], y, batch, n * n, h, c, {out_products})
     return y
 '''
+WHOLE = '''@torch.no_grad()
+def trimul(x, mask, weights):
+    """y [B, N, N, C] of x [B, N, N, C] and mask [B, N, N]."""
+    x, mask, w = x.contiguous(), mask.contiguous(), {{name: weight.contiguous() for name, weight in weights.items()}}
+    (batch, n, _, c), h = x.shape, len(w["left_proj"])
+    projections = [w[name] for name in ("left_proj", "right_proj", "left_gate", "right_gate", "out_gate")]
+    norm, out = (w["norm.weight"], w["norm.bias"]), (w["to_out_norm.weight"], w["to_out_norm.bias"], w["to_out"])
+    y = torch.empty_like(x)
+    run("whole", x, *norm, mask, *projections, *out, y, batch, n, c, h, {products}, {out_products})
+    return y
+'''
+SOURCES = {
+    "cpp": ("numbers", "passes"), "fused": ("numbers", "tiles", "fused", "two_passes"), "whole": ("numbers", "tiles", "fused", "whole"),
+}  # fmt: skip
 PRODUCTS = {"bfloat16": 1, "bfloat16x2": 2}  # of bfloat16 tiles in a fused product; 3 for all formats that are as good
 
 
 def compile_spec(spec: dict[str, Any]) -> str:
-    """The Python module that ``spec`` (of ``solution.SPACE``, its ``passes`` "cpp" or "fused") stands for."""
-    fused = spec["passes"] == "fused"
+    """The Python module that ``spec`` (of ``solution.SPACE``, its ``passes`` not "torch") stands for."""
     own, out, between = spec["format"], spec["output_format"], spec["product_format"]
-    source = "\n".join((KERNELS / f"{n}.cpp").read_text(encoding="utf-8") for n in ("numbers", "fused" if fused else "passes"))
+    source = "\n".join((KERNELS / f"{n}.cpp").read_text(encoding="utf-8") for n in SOURCES[spec["passes"]])
+    products = {"products": PRODUCTS.get(own, 3), "out_products": PRODUCTS.get(out, 3)}  # in fused products
+    if spec["passes"] == "whole":
+        said = {"product": "tiles", "product_format": "bfloat16x3", "rest": "all of it"}
+        return HEAD.format(**{**spec, **said}, source=source) + WHOLE.format(**products)
+    fused = spec["passes"] == "fused"
     head = HEAD.format(source=source, rest="all else" if fused else "the rest", **spec)
     product = {
         "to_product": "" if between == "float32" else f".to(torch.{between})",
@@ -105,7 +123,7 @@ def compile_spec(spec: dict[str, Any]) -> str:
         "product": PRODUCT[spec["product"]],
     }
     if fused:
-        return head + FUSED.format(products=PRODUCTS.get(own, 3), out_products=PRODUCTS.get(out, 3), **product)
+        return head + FUSED.format(**products, **product)
     kind = KINDS.get(own, 0)
     same = lambda value, number_format, weight=False: (
         value if number_format == "float32" else cast_to(value, number_format, weight)

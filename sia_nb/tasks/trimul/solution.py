@@ -24,9 +24,10 @@ SPACE = Space(
     [
         Field(
             "passes",
-            ("torch", "cpp", "fused"),
-            "norms, gates, mask: PyTorch's; own C++, one pass each; or its passes with the products in bfloat16 tiles inside: "
-            "then only product and formats matter, and all but bfloat16 and x2 mean x3",
+            ("torch", "cpp", "fused", "whole"),
+            "norms, gates, mask: PyTorch's; own C++, one pass each; its passes with the products in bfloat16 tiles inside: "
+            "then only product and formats matter, and all but bfloat16 and x2 mean x3; or so with the product over k too, "
+            "always x3, in one call",
             kind="structure",
         ),
         Field(

@@ -1,180 +1,5 @@
 // The triangular update in two passes around its product over k: norm, projections, gates and mask; then norm, gate and the
-// output's product. Products are of bfloat16 tiles, summed in float32, by AMX where the processor has it.
-#include <algorithm>
-#include <cstdlib>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#define TILES
-#endif
-
-constexpr long SIDE = 16, DEPTH = 32, TILE = SIDE * DEPTH;  // a tile: 16 rows of 32 values, or 16 columns as pairs of rows
-constexpr long AT_ONCE = 2 * SIDE;                          // positions
-
-static long up(long value, long step) { return (value + step - 1) / step * step; }
-
-static uint16_t* room(long values) {
-    return static_cast<uint16_t*>(std::aligned_alloc(64, up(2 * values, 64)));
-}
-
-// Left operand a: two groups of 16 rows, the second at a + a_next, whose next 32 values are a_step further; right operand b:
-// tiles of 32 x 16, two groups of columns likewise. What rounding took from them stands at a + a_low and b + b_low.
-struct Operands {
-    const uint16_t *a, *b;
-    long a_next, a_stride, a_step, a_low, b_next, b_low, steps;
-};
-
-// to + group of a * a_next + group of b * b_next: 16 x 16 sums, rows stride apart.
-struct Sums {
-    float* to;
-    long stride, a_next, b_next;
-};
-
-template <bool A_LOW, bool B_LOW>
-static void multiply_plainly(const Operands& in, const Sums& out) {
-    for (int group = 0; group < 4; group++) {
-        float sums[SIDE][SIDE] = {};
-        const uint16_t *a = in.a + group / 2 * in.a_next, *b = in.b + group % 2 * in.b_next;
-        for (long k = 0; k < in.steps * SIDE; k++)
-            for (long i = 0; i < SIDE; i++)
-                for (int half = 0; half < 2; half++) {
-                    const uint16_t* left = a + k / SIDE * in.a_step + i * in.a_stride + k % SIDE * 2 + half;
-                    const uint16_t* right = b + k * DEPTH + half;
-                    float high = widen(*left), low = A_LOW ? widen(left[in.a_low]) : 0.0f;
-                    for (long j = 0; j < SIDE; j++) {
-                        float other = widen(right[2 * j]);
-                        sums[i][j] += (high + low) * other;
-                        if (B_LOW) sums[i][j] += high * widen(right[2 * j + in.b_low]);
-                    }
-                }
-        float* to = out.to + group / 2 * out.a_next + group % 2 * out.b_next;
-        for (long i = 0; i < SIDE; i++) std::memcpy(to + i * out.stride, sums[i], sizeof sums[i]);
-    }
-}
-
-#ifdef TILES
-static bool tiles_allowed() {  // by the kernel, which each process asks once (ARCH_REQ_XCOMP_PERM, XTILEDATA)
-    static const bool allowed = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
-    return allowed;
-}
-
-template <bool A_LOW, bool B_LOW>
-static void multiply_tiles(const Operands& in, const Sums& out) {
-    auto left = [&](const uint16_t* a) {
-        _tile_loadd(4, a, 2 * in.a_stride);
-        _tile_loadd(5, a + in.a_next, 2 * in.a_stride);
-    };
-    auto right = [&](const uint16_t* b) {
-        _tile_loadd(6, b, 64);
-        _tile_loadd(7, b + in.b_next, 64);
-    };
-    auto add = [] {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    };
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (long k = 0; k < in.steps; k++) {
-        const uint16_t *a = in.a + k * in.a_step, *b = in.b + k * TILE;
-        left(a);
-        if (B_LOW) {
-            right(b + in.b_low);
-            add();
-        }
-        right(b);
-        add();
-        if (A_LOW) {
-            left(a + in.a_low);
-            add();
-        }
-    }
-    _tile_stored(0, out.to, 4 * out.stride);
-    _tile_stored(1, out.to + out.b_next, 4 * out.stride);
-    _tile_stored(2, out.to + out.a_next, 4 * out.stride);
-    _tile_stored(3, out.to + out.a_next + out.b_next, 4 * out.stride);
-}
-
-struct Tiles {  // this thread's tile registers as multiply_tiles wants them
-    Tiles() {
-        if (!tiles_allowed()) return;
-        alignas(64) uint8_t shape[64] = {1};
-        for (int i = 0; i < 8; i++) shape[16 + 2 * i] = 64, shape[48 + i] = 16;
-        _tile_loadconfig(shape);
-    }
-    ~Tiles() {
-        if (tiles_allowed()) _tile_release();
-    }
-};
-#else
-struct Tiles {
-    Tiles() {}
-};
-#endif
-
-template <bool A_LOW, bool B_LOW>
-static void multiply(const Operands& in, const Sums& out) {
-#ifdef TILES
-    if (tiles_allowed()) return multiply_tiles<A_LOW, B_LOW>(in, out);
-#endif
-    multiply_plainly<A_LOW, B_LOW>(in, out);
-}
-
-// to [16, 16] with from's rows as columns; strides in words.
-static void turn(const uint32_t* from, long from_stride, uint32_t* to, long to_stride) {
-#ifdef __AVX512F__
-    __m512i r[16], t[16];
-    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(from + i * from_stride);
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + 2 + j]);
-            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + 2 + j]);
-        }
-    for (int j = 0; j < 4; j++) {
-        __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88), b = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd);
-        __m512i c = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88), d = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
-        _mm512_storeu_si512(to + j * to_stride, _mm512_shuffle_i32x4(a, c, 0x88));
-        _mm512_storeu_si512(to + (4 + j) * to_stride, _mm512_shuffle_i32x4(b, d, 0x88));
-        _mm512_storeu_si512(to + (8 + j) * to_stride, _mm512_shuffle_i32x4(a, c, 0xdd));
-        _mm512_storeu_si512(to + (12 + j) * to_stride, _mm512_shuffle_i32x4(b, d, 0xdd));
-    }
-#else
-    for (long i = 0; i < SIDE; i++)
-        for (long j = 0; j < SIDE; j++) to[j * to_stride + i] = from[i * from_stride + j];
-#endif
-}
-
-// high [rows, up(columns, 32)] and, where low is not null, what rounding took.
-static void round_rows(const float* from, uint16_t* high, uint16_t* low, long rows, long columns) {
-    long width = up(columns, DEPTH);
-    for (long i = 0; i < rows; i++, from += columns, high += width) {
-#pragma omp simd
-        for (long j = 0; j < columns; j++) high[j] = narrow(from[j]);
-        std::fill(high + columns, high + width, 0);
-        if (!low) continue;
-#pragma omp simd
-        for (long j = 0; j < columns; j++) low[j] = narrow(from[j] - widen(high[j]));
-        std::fill(low + columns, low + width, 0);
-        low += width;
-    }
-}
-
-// Tiles of 32 x 16 from 16 rows of width values each.
-static void tile_rows(const uint16_t* rows, uint16_t* tiles, long width) {
-    for (long k = 0; k < width / DEPTH; k++)
-        turn(reinterpret_cast<const uint32_t*>(rows + k * DEPTH), width / 2, reinterpret_cast<uint32_t*>(tiles + k * TILE), SIDE);
-}
-
+// output's product.
 static void normalise(const float* from, const float* scale, const float* shift, float* to, long c) {
     float sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -187,33 +12,45 @@ static void normalise(const float* from, const float* scale, const float* shift,
     for (long j = 0; j < c; j++) to[j] = (from[j] - mean) * inverse * scale[j] + shift[j];
 }
 
-// sides [batch, 2 h, n], channels of the left first, and the output's gates [batch, h, n] in 1 / 65535, of x [batch, n, c].
+// Tiles of all five weights [h, c], each with its channels up to a multiple of 16; LOW: and of what rounding took, after them.
+template <bool LOW>
+static uint16_t* pack_projections(const float* const* weights, long c, long h) {
+    long width = up(c, DEPTH), height = up(h, SIDE), all = 5 * height * width;
+    uint16_t* w = room(all * (1 + LOW));
+#pragma omp parallel
+    {
+        uint16_t* rows = room(2 * width);
+#pragma omp for
+        for (long part = 0; part < 5 * height; part++) {
+            long at = part / height, i = part % height;
+            if (i < h)
+                round_rows(weights[at] + i * c, rows, LOW ? rows + width : nullptr, 1, c);
+            else
+                std::fill(rows, rows + 2 * width, 0);
+            for (long k = 0; k < width / DEPTH; k++)
+                for (long term = 0; term < 1 + LOW; term++) {
+                    uint16_t* tile = w + term * all + part / SIDE * SIDE * width + k * TILE;
+                    std::memcpy(tile + part % SIDE * DEPTH, rows + term * width + k * DEPTH, 2 * DEPTH);
+                }
+        }
+        std::free(rows);
+    }
+    return w;
+}
+
+// sides [batch, 2 h, n], channels of the left first, and the output's gates [batch, h, n] in 1 / 65535, of x [batch, n, c] and
+// w as packed; channels of sides and gates are stride values apart.
 template <bool W_LOW, bool X_LOW>
 static void project_all(
-    const float* x, const float* scale, const float* shift, const float* mask, const float* const* weights, float* sides,
-    uint16_t* gates, long batch, long n, long c, long h) {
+    const float* x, const float* scale, const float* shift, const float* mask, const uint16_t* w, float* sides, uint16_t* gates,
+    long batch, long n, long stride, long c, long h) {
     long width = up(c, DEPTH), height = up(h, SIDE), steps = width / DEPTH, blocks = up(n, AT_ONCE) / AT_ONCE;
     long all = 5 * height * width;
-    uint16_t* w = room(all * (1 + W_LOW));
 #pragma omp parallel
     {
         Tiles tiles;
         uint16_t *rows = room(2 * SIDE * width), *right = room(4 * SIDE * width);
         float* line = static_cast<float*>(std::aligned_alloc(64, 4 * width));
-#pragma omp for
-        for (long part = 0; part < 5 * height; part++) {
-            long at = part / height, i = part % height;
-            uint16_t *high = rows, *low = W_LOW ? rows + width : nullptr;
-            if (i < h)
-                round_rows(weights[at] + i * c, high, low, 1, c);
-            else
-                std::fill(high, high + 2 * width, 0);
-            for (long k = 0; k < steps; k++)
-                for (long term = 0; term < 1 + W_LOW; term++) {
-                    uint16_t* tile = w + term * all + part / SIDE * SIDE * width + k * TILE;
-                    std::memcpy(tile + part % SIDE * DEPTH, rows + term * width + k * DEPTH, 2 * DEPTH);
-                }
-        }
 #pragma omp for
         for (long block = 0; block < batch * blocks; block++) {
             long b = block / blocks, first = block % blocks * AT_ONCE, count = std::min(AT_ONCE, n - first);
@@ -243,7 +80,7 @@ static void project_all(
                 for (long i = 0; i < std::min(SIDE, h - channel); i++) {
 #pragma omp simd
                     for (long j = 0; j < AT_ONCE; j++) out[j] = sums[0][i][j] * sigmoid(sums[1][i][j]) * m[j];
-                    float* place = sides + ((b * 2 + side) * h + channel + i) * n + first;
+                    float* place = sides + ((b * 2 + side) * h + channel + i) * stride + first;
                     if (count == AT_ONCE)
                         std::memcpy(place, out, sizeof out);
                     else
@@ -256,7 +93,7 @@ static void project_all(
                 in.a = w + (4 * height + group) * width;
                 multiply<W_LOW, X_LOW>(in, to);
                 for (long i = 0; i < std::min(2 * SIDE, h - group); i++) {
-                    uint16_t* place = gates + (b * h + group + i) * n + first;
+                    uint16_t* place = gates + (b * h + group + i) * stride + first;
                     for (long j = 0; j < count; j++) place[j] = uint16_t(sigmoid(sums[i / SIDE][i % SIDE][j]) * 65535.0f + 0.5f);
                 }
             }
@@ -265,32 +102,44 @@ static void project_all(
         std::free(right);
         std::free(line);
     }
-    std::free(w);
 }
 
-// y [batch, n, c]: o [batch, h, n] normalised over h, gated, times w [c, h].
-template <bool LOW, bool W_LOW>
-static void output_all(
-    const float* o, const uint16_t* gates, const float* scale, const float* shift, const float* w, float* y, long batch, long n,
-    long h, long c) {
-    long depth = up(h, DEPTH), columns = up(c, AT_ONCE), blocks = up(n, AT_ONCE) / AT_ONCE, all = columns * depth;
-    uint16_t* right = room(all * (1 + W_LOW));
+// Tiles of the output's weight [c, h], its columns up to a multiple of 32; LOW: and of what rounding took, after them.
+template <bool LOW>
+static uint16_t* pack_output(const float* w, long c, long h) {
+    long depth = up(h, DEPTH), columns = up(c, AT_ONCE), all = columns * depth;
+    uint16_t* right = room(all * (1 + LOW));
 #pragma omp parallel
     {
-        Tiles tiles;
-        uint16_t *rows = room(2 * SIDE * depth), *left = room(2 * AT_ONCE * depth);
-        auto high = static_cast<uint32_t*>(std::aligned_alloc(64, 2 * AT_ONCE * depth)), low = high;  // pairs of channels
-        if (LOW) low = static_cast<uint32_t*>(std::aligned_alloc(64, 2 * AT_ONCE * depth));
-        auto values = static_cast<float*>(std::aligned_alloc(64, 4 * AT_ONCE * depth));
-        std::fill(values + h * AT_ONCE, values + depth * AT_ONCE, 0.0f);
+        uint16_t* rows = room(2 * SIDE * depth);
 #pragma omp for
         for (long group = 0; group < columns; group += SIDE) {
             long there = std::max(0L, std::min(SIDE, c - group));
             std::fill(rows, rows + 2 * SIDE * depth, 0);
-            round_rows(w + group * h, rows, W_LOW ? rows + SIDE * depth : nullptr, there, h);
+            round_rows(w + group * h, rows, LOW ? rows + SIDE * depth : nullptr, there, h);
             tile_rows(rows, right + group * depth, depth);
-            if (W_LOW) tile_rows(rows + SIDE * depth, right + all + group * depth, depth);
+            if (LOW) tile_rows(rows + SIDE * depth, right + all + group * depth, depth);
         }
+        std::free(rows);
+    }
+    return right;
+}
+
+// y [batch, n, c]: o [batch, h, n] normalised over h, gated, times w [c, h] as packed; channels of o and gates are stride
+// values apart.
+template <bool LOW, bool W_LOW>
+static void output_all(
+    const float* o, const uint16_t* gates, const float* scale, const float* shift, const uint16_t* right, float* y, long batch,
+    long n, long stride, long h, long c) {
+    long depth = up(h, DEPTH), columns = up(c, AT_ONCE), blocks = up(n, AT_ONCE) / AT_ONCE, all = columns * depth;
+#pragma omp parallel
+    {
+        Tiles tiles;
+        uint16_t* left = room(2 * AT_ONCE * depth);
+        auto high = static_cast<uint32_t*>(std::aligned_alloc(64, 2 * AT_ONCE * depth)), low = high;  // pairs of channels
+        if (LOW) low = static_cast<uint32_t*>(std::aligned_alloc(64, 2 * AT_ONCE * depth));
+        auto values = static_cast<float*>(std::aligned_alloc(64, 4 * AT_ONCE * depth));
+        std::fill(values + h * AT_ONCE, values + depth * AT_ONCE, 0.0f);
 #pragma omp for
         for (long block = 0; block < batch * blocks; block++) {
             long b = block / blocks, first = block % blocks * AT_ONCE, count = std::min(AT_ONCE, n - first);
@@ -299,7 +148,7 @@ static void output_all(
             for (long k = 0; k < h; k++) {  // a copy, since rows n values apart may share one set of the cache
                 float* to = values + k * AT_ONCE;
                 if (count < AT_ONCE) std::fill(to, to + AT_ONCE, 0.0f);
-                std::memcpy(to, o + (b * h + k) * n + first, 4 * count);
+                std::memcpy(to, o + (b * h + k) * stride + first, 4 * count);
 #pragma omp simd
                 for (long i = 0; i < AT_ONCE; i++) mean[i] += to[i];
             }
@@ -311,7 +160,7 @@ static void output_all(
             }
             for (long i = 0; i < AT_ONCE; i++) inverse[i] = 1.0f / std::sqrt(inverse[i] / h + 1e-5f);
             for (long k = 0; k < h; k++) {
-                std::memcpy(g, gates + (b * h + k) * n + first, 2 * count);
+                std::memcpy(g, gates + (b * h + k) * stride + first, 2 * count);
                 float *row = values + k * AT_ONCE, s = scale[k], t = shift[k];
 #pragma omp simd
                 for (long i = 0; i < AT_ONCE; i++)
@@ -345,27 +194,9 @@ static void output_all(
                 for (long i = 0; i < count; i++) std::memcpy(place + i * c, sums[i], 4 * std::min(AT_ONCE, c - group));
             }
         }
-        std::free(rows);
         std::free(left);
         std::free(values);
         std::free(high);
         if (LOW) std::free(low);
     }
-    std::free(right);
-}
-
-extern "C" void project(
-    const float* x, const float* scale, const float* shift, const float* mask, const float* left, const float* right,
-    const float* left_gate, const float* right_gate, const float* out_gate, float* sides, uint16_t* gates, long batch, long n,
-    long c, long h, long products) {
-    const float* weights[] = {left, right, left_gate, right_gate, out_gate};
-    auto all = products == 1 ? project_all<false, false> : products == 2 ? project_all<false, true> : project_all<true, true>;
-    all(x, scale, shift, mask, weights, sides, gates, batch, n, c, h);
-}
-
-extern "C" void output(
-    const float* o, const uint16_t* gates, const float* scale, const float* shift, const float* w, float* y, long batch, long n,
-    long h, long c, long products) {
-    auto all = products == 1 ? output_all<false, false> : products == 2 ? output_all<true, false> : output_all<true, true>;
-    all(o, gates, scale, shift, w, y, batch, n, h, c);
 }
