@@ -81,10 +81,7 @@ static void project_all(
 #pragma omp simd
                     for (long j = 0; j < AT_ONCE; j++) out[j] = sums[0][i][j] * sigmoid(sums[1][i][j]) * m[j];
                     float* place = sides + ((b * 2 + side) * h + channel + i) * stride + first;
-                    if (count == AT_ONCE)
-                        std::memcpy(place, out, sizeof out);
-                    else
-                        std::memcpy(place, out, 4 * count);
+                    copy_some(place, out, count);
                 }
             }
             in.a_next = SIDE * width;
@@ -94,7 +91,11 @@ static void project_all(
                 multiply<W_LOW, X_LOW>(in, to);
                 for (long i = 0; i < std::min(2 * SIDE, h - group); i++) {
                     uint16_t* place = gates + (b * h + group + i) * stride + first;
-                    for (long j = 0; j < count; j++) place[j] = uint16_t(sigmoid(sums[i / SIDE][i % SIDE][j]) * 65535.0f + 0.5f);
+                    alignas(64) uint16_t g[AT_ONCE];
+#pragma omp simd
+                    for (long j = 0; j < AT_ONCE; j++)
+                        g[j] = uint16_t(int32_t(sigmoid(sums[i / SIDE][i % SIDE][j]) * 65535.0f + 0.5f));
+                    copy_some(place, g, count);
                 }
             }
         }
@@ -148,7 +149,7 @@ static void output_all(
             for (long k = 0; k < h; k++) {  // a copy, since rows n values apart may share one set of the cache
                 float* to = values + k * AT_ONCE;
                 if (count < AT_ONCE) std::fill(to, to + AT_ONCE, 0.0f);
-                std::memcpy(to, o + (b * h + k) * stride + first, 4 * count);
+                copy_some(to, o + (b * h + k) * stride + first, count);
 #pragma omp simd
                 for (long i = 0; i < AT_ONCE; i++) mean[i] += to[i];
             }
@@ -160,7 +161,7 @@ static void output_all(
             }
             for (long i = 0; i < AT_ONCE; i++) inverse[i] = 1.0f / std::sqrt(inverse[i] / h + 1e-5f);
             for (long k = 0; k < h; k++) {
-                std::memcpy(g, gates + (b * h + k) * stride + first, 2 * count);
+                copy_some(g, gates + (b * h + k) * stride + first, count);
                 float *row = values + k * AT_ONCE, s = scale[k], t = shift[k];
 #pragma omp simd
                 for (long i = 0; i < AT_ONCE; i++)

@@ -153,19 +153,31 @@ static void turn(const uint32_t* from, long from_stride, uint32_t* to, long to_s
 #endif
 }
 
+// count of AT_ONCE values; a copy whose length is known is two instructions.
+template <typename T>
+static void copy_some(T* to, const T* from, long count) {
+    if (count == AT_ONCE)
+        std::memcpy(to, from, AT_ONCE * sizeof(T));
+    else
+        std::memcpy(to, from, count * sizeof(T));
+}
+
 // high [rows, up(columns, 32)] and, where low is not null, what rounding took.
 static void round_rows(const float* from, uint16_t* high, uint16_t* low, long rows, long columns) {
     long width = up(columns, DEPTH);
-    for (long i = 0; i < rows; i++, from += columns, high += width) {
+    for (long i = 0; i < rows; i++, from += columns, high += width, low += low ? width : 0)
+        for (long k = 0; k < width; k += DEPTH) {
+            alignas(64) float values[DEPTH] = {};
+            if (columns - k >= DEPTH)
+                std::memcpy(values, from + k, sizeof values);
+            else
+                std::memcpy(values, from + k, 4 * (columns - k));
 #pragma omp simd
-        for (long j = 0; j < columns; j++) high[j] = narrow(from[j]);
-        std::fill(high + columns, high + width, 0);
-        if (!low) continue;
+            for (long j = 0; j < DEPTH; j++) high[k + j] = narrow(values[j]);
+            if (!low) continue;
 #pragma omp simd
-        for (long j = 0; j < columns; j++) low[j] = narrow(from[j] - widen(high[j]));
-        std::fill(low + columns, low + width, 0);
-        low += width;
-    }
+            for (long j = 0; j < DEPTH; j++) low[k + j] = narrow(values[j] - widen(high[k + j]));
+        }
 }
 
 // Tiles of 32 x 16 from 16 rows of width values each.

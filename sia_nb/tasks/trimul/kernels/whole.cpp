@@ -1,7 +1,8 @@
 // The whole update: left, right, o and the output's gate of one entry of the batch at a time, in memory that the next one uses
 // again, o in the place of left. The product over k is of bfloat16 tiles too, three for one of float32.
 
-// o = left right^T for each channel of sides [2 h, n, n], those of the left first; channels are stride values apart.
+// o = left right^T for each channel of sides [2 h, n, n], those of the left first; channels are stride values apart, of
+// which 32 or more are room beyond their end.
 static void product_all(float* sides, long n, long stride, long h) {
     long width = up(n, DEPTH), height = up(n, AT_ONCE), part = height * width, steps = width / DEPTH;
 #pragma omp parallel
@@ -17,12 +18,12 @@ static void product_all(float* sides, long n, long stride, long h) {
             round_rows(sides + (h + channel) * stride, rows, rows + part, n, n);
             for (long j = 0; j < 2 * height; j += SIDE) tile_rows(rows + j * width, right + j * width, width);
             for (long i = 0; i < n; i += AT_ONCE)
-                for (long j = 0; j < n; j += AT_ONCE) {
+                for (long j = up(n, AT_ONCE) - AT_ONCE; j >= 0; j -= AT_ONCE) {  // what goes over a row's end is written over later
                     alignas(64) float sums[AT_ONCE][AT_ONCE];
                     Operands in = {left + i * width, right + j * width, SIDE * width, width, DEPTH, part, SIDE * width, part, steps};
                     multiply<true, true>(in, {sums[0], AT_ONCE, SIDE * AT_ONCE, SIDE});
                     for (long row = i; row < std::min(n, i + AT_ONCE); row++)
-                        std::memcpy(o + row * n + j, sums[row - i], 4 * std::min(AT_ONCE, n - j));
+                        std::memcpy(o + row * n + j, sums[row - i], sizeof sums[0]);
                 }
         }
         for (uint16_t* used : {left, rows, right}) std::free(used);
@@ -37,7 +38,8 @@ struct Update {
 
 template <bool W_LOW, bool X_LOW, bool O_LOW, bool OUT_LOW>
 static void update(const Update& u) {
-    long positions = u.n * u.n, stride = up(positions, SIDE) + SIDE;  // a power of two would have all channels in one set of a cache
+    // Room beyond a channel's end for product_all; and a power of two would have all channels in one set of a cache.
+    long positions = u.n * u.n, stride = up(positions, AT_ONCE) + AT_ONCE;
     uint16_t *w = pack_projections<W_LOW>(u.projections, u.c, u.h), *out = pack_output<OUT_LOW>(u.to_out, u.c, u.h);
     uint16_t* gates = room(u.h * stride);
     float* sides = static_cast<float*>(std::aligned_alloc(64, 4 * 2 * u.h * stride));
