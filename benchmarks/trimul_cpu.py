@@ -65,7 +65,7 @@ def main() -> None:
     }
     write(
         "trimul_cpu",
-        what="speed-up over the eager reference by the verifier's full verdict, geometric mean over the sealed shapes",
+        what="speed-up over the eager reference by the verifier's full verdict, geometric mean over the seven benchmark shapes",
         unit="times eager",
         speedup=speedup,
         whole_over_fused=ratio,
