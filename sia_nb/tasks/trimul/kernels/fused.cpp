@@ -1,5 +1,5 @@
 // The triangular update in two passes around its product over k: norm, projections, gates and mask; then norm, gate and the
-// output's product.
+// output's product. What calls them packs the weights before.
 static void normalise(const float* from, const float* scale, const float* shift, float* to, long c) {
     float sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -146,7 +146,7 @@ static void output_all(
             long b = block / blocks, first = block % blocks * AT_ONCE, count = std::min(AT_ONCE, n - first);
             alignas(64) float mean[AT_ONCE] = {}, inverse[AT_ONCE] = {}, sums[AT_ONCE][AT_ONCE];
             alignas(64) uint16_t g[AT_ONCE] = {};
-            for (long k = 0; k < h; k++) {  // a copy, since rows n values apart may share one set of the cache
+            for (long k = 0; k < h; k++) {  // a copy, since channels stride values apart may share one set of the cache
                 float* to = values + k * AT_ONCE;
                 if (count < AT_ONCE) std::fill(to, to + AT_ONCE, 0.0f);
                 copy_some(to, o + (b * h + k) * stride + first, count);

@@ -18,9 +18,10 @@ static void product_all(float* sides, long n, long stride, long h) {
             round_rows(sides + (h + channel) * stride, rows, rows + part, n, n);
             for (long j = 0; j < 2 * height; j += SIDE) tile_rows(rows + j * width, right + j * width, width);
             for (long i = 0; i < n; i += AT_ONCE)
-                for (long j = up(n, AT_ONCE) - AT_ONCE; j >= 0; j -= AT_ONCE) {  // what goes over a row's end is written over later
+                for (long j = up(n, AT_ONCE) - AT_ONCE; j >= 0; j -= AT_ONCE) {  // what goes over a row's end is written later
                     alignas(64) float sums[AT_ONCE][AT_ONCE];
-                    Operands in = {left + i * width, right + j * width, SIDE * width, width, DEPTH, part, SIDE * width, part, steps};
+                    Operands in = {
+                        left + i * width, right + j * width, SIDE * width, width, DEPTH, part, SIDE * width, part, steps};
                     multiply<true, true>(in, {sums[0], AT_ONCE, SIDE * AT_ONCE, SIDE});
                     for (long row = i; row < std::min(n, i + AT_ONCE); row++)
                         std::memcpy(o + row * n + j, sums[row - i], sizeof sums[0]);
@@ -69,8 +70,7 @@ extern "C" void whole(
     const float* left_gate, const float* right_gate, const float* out_gate, const float* out_scale, const float* out_shift,
     const float* to_out, float* y, long batch, long n, long c, long h, long products, long out_products) {
     auto all = products == 1 ? update_as<false, false> : products == 2 ? update_as<false, true> : update_as<true, true>;
-    const float *projections[] = {left, right, left_gate, right_gate, out_gate};
-    Update u = {x, scale, shift, mask, {}, out_scale, out_shift, to_out, y, batch, n, c, h};
-    std::copy(projections, projections + 5, u.projections);
+    const Update u = {
+        x, scale, shift, mask, {left, right, left_gate, right_gate, out_gate}, out_scale, out_shift, to_out, y, batch, n, c, h};
     all(u, out_products);
 }
