@@ -253,6 +253,13 @@ def test_full_and_seal_measure_anew(verifier):
     assert TASK.report_metric in sealed
 
 
+def test_a_program_that_is_wrong_on_few_draws_fails_a_full_verdict(verifier, monkeypatch):
+    monkeypatch.setattr("sia_nb.tasks.trimul.verifier.DRAWS", {"cpu": 200})
+    rare = "x[0, 0, 0, 0] > 1.84"  # one normal value in thirty; the two draws of each timed turn would let half of them pass
+    verdict = verifier.full(Solution("code", code(f"return update(x, mask, weights) + float({rare})")))
+    assert not verdict.valid and verdict.reason.startswith("wrong")
+
+
 @pytest.mark.slow
 def test_the_reference_beside_itself_scores_one_next_to_a_busy_process(tmp_path):
     body = inspect.getsource(update).split(":\n", 1)[1].replace('"""', 'r"""', 1)

@@ -106,9 +106,10 @@ class Judge:
         self._base: dict[Case, int] = {}
         self._seeds: dict[Case, list[int]] = {}
 
-    def run(self, source: str, cases: Cases, seconds: float, good: float = GOOD) -> dict[str, Any]:
+    def run(self, source: str, cases: Cases, seconds: float, good: float = GOOD, draws: int = 1) -> dict[str, Any]:
         """Load a program, check it on all cases, time it, check it again: on a CPU for up to ``seconds`` a timed case, less
-        where the relative error of the whole is ``good`` before; on a GPU for about ``seconds`` a case and clock.
+        where the relative error of the whole is ``good`` before; on a GPU for about ``seconds`` a case and clock. Before it is
+        timed, each case is checked on so many ``draws``: a number format that is a little too coarse is right on most.
 
         Returns:
             By case: the seconds "reference" and "candidate" of each turn, "overhead", and "clocks" on a GPU.
@@ -117,12 +118,12 @@ class Judge:
             Failed: with the reason.
         """
         with contextlib.nullcontext() if self.reference.apart else self._alone():
-            return self._run(source, cases, seconds, good)
+            return self._run(source, cases, seconds, good, draws)
 
-    def _run(self, source: str, cases: Cases, seconds: float, good: float) -> dict[str, Any]:
+    def _run(self, source: str, cases: Cases, seconds: float, good: float, draws: int) -> dict[str, Any]:
         self.candidate.ask("load", self._left(self.first_seconds), code=source)
         self.honest()
-        for case in cases.checked + (cases.timed if cases.device == "cpu" else ()):
+        for case in draws * (cases.checked + (cases.timed if cases.device == "cpu" else ())):
             self.check(case)
         self.idle()
         timings, found = [], {}

@@ -30,13 +30,14 @@ from .machine import describe, gpu_state, gpu_there, no_gpu, threads, to_itself
 from .session import Exchange, Session
 from .solution import SPACES, check_code, compile_solution
 
-METHOD = 5  # counted up when times are taken otherwise, so that none taken before is remembered
+METHOD = 6  # counted up when times are taken or outputs checked otherwise, so that none taken before is remembered
 FILES = Files("trimul", "make data")
 CODE_SECONDS, CALL_SECONDS = 120.0, 60.0  # of a whole verdict; of the first call on a case, in which it may compile
 SPEC_SECONDS = 900.0  # of the kit's own, whose first torch.compile on a machine takes 25 s of a core, more on a busy one
 MEMORY_MB = {"cpu": 4000, "cuda": 48_000}
 CASE_SECONDS = {"cpu": 0.1, "cuda": 0.6}  # of timing a case, about
 PRECISE = 4  # how much longer ``full`` and ``seal`` may time, for half the error
+DRAWS = {"cpu": 16, "cuda": 2}  # of each case that they check before
 TARGET = 1500.0  # µs that score 1 on a GPU
 BROKEN = ("crash", "timeout", "memory", "unfinished", "forged", "meddled")  # failures after which a process is not used again
 LOADS = 32  # specs that one process runs before it is replaced
@@ -95,7 +96,7 @@ class TriMulVerifier:
         return self._verdict(solution, 1)
 
     def full(self, solution: Solution) -> Score:
-        """The same verdict from ``PRECISE`` times as much timing."""
+        """The same verdict from ``PRECISE`` times as much timing and ``DRAWS`` times as many checks."""
         return self._verdict(solution, PRECISE)
 
     def paired_se(self, a: str, b: str) -> float:
@@ -198,7 +199,8 @@ class TriMulVerifier:
         load = os.getloadavg()[0]
         first = min(CALL_SECONDS, seconds) if seconds < SPEC_SECONDS else SPEC_SECONDS / 3
         judge = Judge(reference, candidate, first_seconds=first, seconds=seconds, alone=to_itself)
-        found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision, GOOD / math.sqrt(precision))
+        draws = DRAWS[self.device] if precision > 1 else 1
+        found = judge.run(source, self.cases, CASE_SECONDS[self.device] * precision, GOOD / math.sqrt(precision), draws)
         return {
             "cases": found,
             "load": load,
