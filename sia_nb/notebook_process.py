@@ -38,6 +38,7 @@ from jupyter_client.connect import write_connection_file
 from jupyter_client.manager import AsyncKernelManager
 
 KERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:", "--log-level=40")
+START = 600  # seconds that a kernel has to answer: with many runs beginning at once, papermill's own minute did not suffice
 PATIENCE = 5.0  # seconds that a kernel has to end its workers and itself
 
 
@@ -124,7 +125,14 @@ def fork(work: Callable[..., None], *arguments: Any) -> int:
 def execute(source: str, output: str, values: dict[str, Any], **more: Any) -> None:
     """One notebook by papermill; ``more`` goes to nbclient."""
     papermill.execute_notebook(
-        source, output, parameters=values, kernel_name="python3", progress_bar=False, log_output=False, **more
+        source,
+        output,
+        parameters=values,
+        kernel_name="python3",
+        start_timeout=START,
+        progress_bar=False,
+        log_output=False,
+        **more,
     )
 
 

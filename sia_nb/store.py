@@ -47,6 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ("notebooks", "figures", "work", "by_hand", "checkpoint")  # folders that are no part of the record
 TRIMMED = ("adapter",)  # folders of the record that a committed run lacks
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE)
+ARITHMETIC = {"amx_bf16": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}  # the processor's flag → its name, the widest first
 _VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "scipy", "papermill", "anthropic", "sandlock")
 
 
@@ -148,14 +149,19 @@ def cores() -> int:
 
 
 def hardware() -> str:
-    """This machine in one line: processor, cores ("2 of 64 cores" where this process is kept to some), memory, GPUs."""
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, IndexError):
-        cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    """This machine in one line: processor with its widest arithmetic, without which a kernel's time says little, cores ("2 of 64
+    cores" where this process is kept to some), memory, GPUs."""
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        lines = (line.partition(":") for line in open("/proc/cpuinfo"))
+        told = {name.strip(): value.strip() for name, _, value in lines}
+    cpu = told.get("model name") or platform.processor() or platform.machine()
+    flags = set(told.get("flags", "").split())
+    widest = next((f" ({name})" for flag, name in ARITHMETIC.items() if flag in flags), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     here, there = cores(), os.cpu_count() or 1
     of = f"{here} of {there}" if here < there else f"{here}"
-    return ", ".join([cpu, f"{of} cores", f"{memory:.0f} GiB", *_gpus()])
+    return ", ".join([cpu + widest, f"{of} cores", f"{memory:.0f} GiB", *_gpus()])
 
 
 def _gpus() -> list[str]:

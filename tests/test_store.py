@@ -1,5 +1,6 @@
 """The run folder: atomic, locked, and honest about what is done."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -171,3 +172,19 @@ def test_a_process_kept_to_some_cores_says_so_and_uses_no_more():
     assert f", 1 of {os.cpu_count()} cores, " in here and described.startswith(here) and numbers == "1 1 1 1"
     every = {*range(os.cpu_count())} == os.sched_getaffinity(0)
     assert not every or f", {os.cpu_count()} cores, " in hardware()
+
+
+@pytest.mark.parametrize(
+    "flags, cpu",
+    [
+        ("fpu avx2 avx512f amx_bf16", "Some CPU (AMX)"),
+        ("avx512f avx2", "Some CPU (AVX-512)"),
+        ("avx2", "Some CPU (AVX2)"),
+        ("", "Some CPU"),
+    ],
+)
+def test_the_hardware_says_how_wide_the_processor_reckons(monkeypatch, flags, cpu):
+    told = f"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\nmodel name\t: Some CPU\nflags\t\t: {flags}\n"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("builtins.open", lambda *_: io.StringIO(told))
+    assert hardware().startswith(f"{cpu}, ")
