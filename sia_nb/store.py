@@ -165,12 +165,15 @@ def hardware() -> str:
 
 
 def _gpus() -> list[str]:
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":  # hidden from what runs here
+    """The GPUs that this process may use, as "2 × name"."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible == "":  # hidden from what runs here
         return []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        names = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
-        names = [name.strip() for name in names if name.strip()]
+        query = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")
+        gpus = [tuple(part.strip() for part in line.split(",", 2)) for line in told if line.count(",") >= 2]
+        names = [name for *which, name in gpus if visible is None or set(which) & set(visible.split(","))]
         return [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
     return []
 

@@ -188,3 +188,23 @@ def test_the_hardware_says_how_wide_the_processor_reckons(monkeypatch, flags, cp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("builtins.open", lambda *_: io.StringIO(told))
     assert hardware().startswith(f"{cpu}, ")
+
+
+@pytest.mark.parametrize(
+    "visible, said",
+    [
+        (None, ["2 × NVIDIA H200", "1 × NVIDIA T4"]),
+        ("1", ["1 × NVIDIA H200"]),
+        ("0,GPU-c", ["1 × NVIDIA H200", "1 × NVIDIA T4"]),
+        ("", []),
+    ],
+)
+def test_the_hardware_names_the_gpus_that_the_process_may_use(tmp_path, monkeypatch, visible, said):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf '0, GPU-a, NVIDIA H200\\n1, GPU-b, NVIDIA H200\\n2, GPU-c, NVIDIA T4\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [part for part in hardware().split(", ") if " × " in part] == said

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ..agents.record import EVENTS, _fingerprint, _steady, sha
+from ..errors import InvalidSolution
 from ..store import FORMAT, TRIMMED, Run, read_json, sha256
 from ..tasks import get_task
 from ..tasks.base import Solution
@@ -192,7 +193,7 @@ def report(run: Run, found: Findings) -> None:
     if steps[-1] < config.steps and not (last.exists() and read_json(last)["action"] == "stop"):
         found.fault(name, "", f"is there after {steps[-1]} of {config.steps} steps, and F did not stop")
     metrics = [run.metrics(g) for g in steps]
-    first, known = metrics[0], {s["solution"] for m in metrics for s in m["solutions"]}
+    first, known = metrics[0], {_identity(config.task, s["solution"]) for m in metrics for s in m["solutions"]}
     own, base = said["arms"][config.arm], said["arms"]["baseline"]
     expected = first["solution"] if first["valid"] else None
     found.same(name, "arms.baseline.solution", base["solution"], expected, "step_001/metrics.json")
@@ -210,7 +211,15 @@ def report(run: Run, found: Findings) -> None:
     if (run.path / "seal.json").exists():  # written just before the sealed test was opened
         ids = {arm: entry.get("solution_id") for arm, entry in said["arms"].items()}
         found.same("seal.json", "solutions", read_json(run.path / "seal.json")["solutions"], ids, name)
-    if own["solution"] is not None and own["solution"] not in known | {expected}:
+    if own["solution"] not in (None, expected) and _identity(config.task, own["solution"]) not in known:
         found.fault(name, f"arms.{config.arm}.solution", "was found in none of the steps")
     if own["solution"] is not None and base["solution"] is not None and own["dev"] < base["dev"] and "reason" not in own:
         found.fault(name, f"arms.{config.arm}.dev", f"is {own['dev']}, below the baseline's {base['dev']}, which was compared")
+
+
+def _identity(task: str, text: str) -> str:
+    """The id of a solution however it is written, 0 or 0.0 say; its text where it is none."""
+    try:
+        return get_task(task).parse(text).id
+    except InvalidSolution:
+        return text
