@@ -15,7 +15,7 @@ from sia_nb.training.hyper import ALGORITHMS
 from sia_nb.view import collect, diagrams, figures, setup_tables, structure
 from sia_nb.view.paper import SYSTEMS
 
-TASKS = ("lawbench", "denoising", "trimul")  # of the committed runs
+TASKS = ("lawbench", "denoising", "trimul", "trimul_cuda")  # of the committed runs
 
 
 @pytest.fixture
