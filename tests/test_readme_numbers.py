@@ -200,16 +200,18 @@ def failures():
     return [len(failing("H")), len(told("H")), max(failing("H"))]
 
 
+def counted(t, key="mse_norm"):
+    """A figure of an answer, as MAGIC's where the answer fails the right gate."""
+    return t[key] if t["passes_right"] else t["magic_mse_norm"] if key == "mse_norm" else 1.0
+
+
 def behind_the_gate(arm, key="mse_norm"):
     """The arm's figure over seeds where an answer that fails the right gate counts as MAGIC's."""
-    magic = {"mse_norm": "magic_mse_norm"}
-    as_magic = lambda t: t[magic[key]] if key in magic else 1.0
-    return list(collect.interval([t[key] if t["passes_right"] else as_magic(t) for t in told(arm).values()]))
+    return list(collect.interval([counted(t, key) for t in told(arm).values()]))
 
 
 def both_minus_harness_behind_the_gate():
     """Paired by seed, where an answer that fails the right gate counts as MAGIC's."""
-    counted = lambda t: t["mse_norm"] if t["passes_right"] else t["magic_mse_norm"]
     return list(collect.interval([counted(told("W+H")[s]) - counted(t) for s, t in told("H").items()]))
 
 
@@ -312,7 +314,7 @@ def paired(task, arm, other):
 
 def behind_the_gate_minus(arm, control):
     """Paired by seed, where an answer that fails the right gate counts as MAGIC's; of the control's none fails."""
-    own = {seed: t["mse_norm"] if t["passes_right"] else t["magic_mse_norm"] for seed, t in told(arm).items()}
+    own = {seed: counted(t) for seed, t in told(arm).items()}
     other = beside("denoising")[control]
     assert all(s["passes"] for s in other.values())
     return list(collect.interval([value - other[seed]["sealed"] for seed, value in own.items()]))
