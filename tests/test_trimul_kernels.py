@@ -39,6 +39,15 @@ VARIANTS = {
     },
     "fused where narrow": {**FUSED, "norm": "wide", "layout": "rows", "operand": "wide", "output_columns": 128},
     "own product, maps": {**FALLBACK_CUDA, "format": "float16", "project": "joined", "product": "triton"},
+    "fused, ahead, own product": {
+        **FUSED,
+        "layout": "tiles",
+        "loads": "tiles",
+        "operand": "right",
+        "product": "triton",
+        "launch": "ahead",
+    },
+    "norm apart, ahead": {**OWN, "launch": "ahead"},
     "own product, rows, TF32": {**FUSED, "format": "tf32", "product": "triton", "layout": "rows", "product_tile": "64x64"},
 }
 
@@ -64,6 +73,10 @@ WIDE_CASES = [
         {"n": 7, "c": 136, "h": 24, "masked": True},
     ),
     ({**WIDE, "norm": "separate", "wide_program": "rows", "launch": "direct"}, {"n": 6, "c": 16, "h": 16}),
+    ({**WIDE, "launch": "ahead"}, {"n": 40, "c": 384, "h": 32, "masked": True}),
+    ({**WIDE, "launch": "ahead"}, {"n": 33, "c": 128, "h": 32, "masked": True}),
+    ({**WIDE, "wide_program": "rows", "launch": "ahead"}, {"n": 7, "b": 2, "c": 136, "h": 32, "masked": True}),
+    ({**WIDE, "wide_program": "tile", "launch": "ahead"}, {"n": 16, "c": 384, "h": 32}),
     ({**WIDE, "wide_program": "tile", "wide_rows": 256}, {"n": 9, "c": 256, "h": 24, "masked": True}),
 ]
 
@@ -108,6 +121,24 @@ def test_every_kernel_compiles_for_hopper():
         expected |= {"product_kernel"} if spec["product"] == "triton" else set()
         assert set(shared) == expected
         assert max(shared.values()) < 227 * 1024  # what a block of an H100 may have
+
+
+def test_launches_ahead_wait_before_they_store_and_programs_with_others_hold_no_order():
+    best = {**WIDE, "wide_rows": 64, "narrow_resident": 2}
+    chains = [({**best, "wide_program": "tile"}, 128), ({**best, "wide_program": "tile", "product": "triton"}, 384)]
+    chains += [({**best, "wide_program": "rows"}, 384), ({**best, "wide_program": "norm"}, 384)]
+    cases = [[{**spec, "launch": "ahead"}, c] for spec, c in chains]
+    for (spec, c), kernels in zip(cases, call("order", cases), strict=True):
+        first, *others = kernels  # in the order of their launches
+        assert first == "prepare_kernel" and others[-1] == "output_kernel"
+        assert kernels[first] == {"ahead": False, "starts": True, "loads": None, "stores": None}
+        for name in others:
+            assert kernels[name]["ahead"] and kernels[name]["starts"] == (name != "output_kernel")
+            assert kernels[name]["stores"] == 0 or spec["wide_program"] == "norm"  # whose loop's blocks stand in another order
+        assert kernels["project_kernel" if c == 128 else others[0]]["loads"]  # of x, meanwhile
+    for spec in VARIANTS.values():
+        source = compile_spec(spec)
+        assert ("launch_pdl" in source) == ("gdc_" in source) == (spec["launch"] == "ahead")
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Run by a test in a process of its own: TriMul's CUDA programs by Triton's interpreter, or their kernels compiled for Hopper.
 
 ``interpret``: JSON [[spec, inputs' keywords], ...] on standard input; prints each one's largest error as a share of the
-tolerance. ``compile``: JSON [[spec, c], ...]; prints each kernel's shared memory, in bytes, as ptxas took it.
+tolerance. ``compile``: JSON [[spec, c], ...]; prints each kernel's shared memory, in bytes, as ptxas took it. ``order``: the
+same; prints what of each kernel may overlap with its neighbours on the stream.
 """
 
 import importlib.util
@@ -9,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from sia_nb.tasks.trimul.compile_cuda import compile_spec
@@ -16,6 +18,9 @@ from sia_nb.tasks.trimul.compile_cuda import compile_spec
 TANH = 'tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [{}], tl.float32, True, 1)'
 
 FENCE = 'tl.inline_asm_elementwise("fence.acq_rel.gpu; fence.proxy.async; mov.b32 $0, 0;", "=r,r", [k], tl.int32, False, 1)'
+
+# What orders overlapping launches: the interpreter runs one after the other.
+WAIT, START, AHEAD = "tl.extra.cuda.gdc_wait()", "tl.extra.cuda.gdc_launch_dependents()", ", launch_pdl=True"
 
 
 def load(source: str, folder: str, number: int):
@@ -66,6 +71,8 @@ def interpret(cases, folder):
         by_rows = spec["project"] == "triton" and spec["norm"] != "fused" and spec["wide_program"] != "tile"
         assert (FENCE in source) == by_rows
         source = source.replace(FENCE, "pass")  # it means nothing to the interpreter
+        for text, none in ((WAIT, "pass"), (START, "pass"), (AHEAD, "")):
+            source = source.replace(text, none)
         module = load(source, folder, number)
         x, mask, weights = inputs(**keywords)
         if hasattr(module, "PLANS"):
@@ -103,8 +110,25 @@ def replayed(module, first, second, torch, oracle, worst):
     return max(error, worst(y, oracle(*second)))
 
 
-def hopper(cases, folder):
-    """Shared memory of every kernel of the programs, compiled for compute capability 9.0 without a GPU."""
+def shared_memory(built, ahead):
+    return built.metadata.shared
+
+
+def order(built, ahead):
+    """Whether the kernel is launched ahead and lets the next be; loads by pointer before its wait (None: has none), and stores."""
+    ptx = built.asm["ptx"]
+    early = ptx[: ptx.find("griddepcontrol.wait")] if "griddepcontrol.wait" in ptx else None
+    stores = ("st.global", "cp.async.bulk.tensor", "wgmma.mma", "mma.sync")
+    return {
+        "ahead": ahead,
+        "starts": "griddepcontrol.launch_dependents" in ptx,
+        "loads": early and early.count("ld.global"),
+        "stores": early and sum(early.count(s) for s in stores),
+    }
+
+
+def hopper(cases, folder, told):
+    """What ``told`` says of every kernel of the programs, compiled for compute capability 9.0 without a GPU."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -116,7 +140,7 @@ def hopper(cases, folder):
         number_format = {"float16": "fp16"}.get(spec["format"], "fp32")
         taken = {}
 
-        def recorded(kernel, *args, num_warps, maxnreg=None):
+        def recorded(kernel, *args, num_warps, maxnreg=None, launch_pdl=False):
             names = kernel.arg_names
             signature, constants, divisible = {}, {}, []  # noqa: B023
             for name, value, parameter in zip(names, args, kernel.params, strict=True):
@@ -132,8 +156,9 @@ def hopper(cases, folder):
                     signature[name] = f"tensordesc<{number_format}{value.block_shape}>"  # noqa: B023
             attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in divisible}
             source = ASTSource(kernel, signature, constants, attrs)
-            built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": num_warps, "maxnreg": maxnreg})
-            taken[kernel.fn.__name__] = built.metadata.shared  # noqa: B023
+            options = {"num_warps": num_warps, "maxnreg": maxnreg, "launch_pdl": launch_pdl}
+            built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+            taken[kernel.fn.__name__] = told(built, launch_pdl)  # noqa: B023
 
         run_abstractly(module, recorded, spec, number_format, N, c, H)
         shared.append(taken)
@@ -167,5 +192,6 @@ def run_abstractly(module, recorded, spec, number_format, n, c, h):
 if __name__ == "__main__":
     os.environ.setdefault("TRITON_CACHE_DIR", tempfile.mkdtemp())
     with tempfile.TemporaryDirectory() as folder:
-        result = {"interpret": interpret, "compile": hopper}[sys.argv[1]](json.load(sys.stdin), folder)
+        ways = {"interpret": interpret, "compile": partial(hopper, told=shared_memory), "order": partial(hopper, told=order)}
+        result = ways[sys.argv[1]](json.load(sys.stdin), folder)
     print(json.dumps(result))

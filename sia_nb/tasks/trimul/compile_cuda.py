@@ -7,6 +7,7 @@ below some hundreds.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ REGISTERS = 65_536  # of a multiprocessor
 RIGHT = {"left": "False", "right": "True", "wide": "c > 128"}
 
 
-def kernel_source(name: str) -> str:
-    """The functions of one kernel file, without its imports."""
+def kernel_source(name: str, ahead: bool = False) -> str:
+    """The functions of one kernel file, without its imports; what orders launches that overlap only with ``ahead``."""
     text = (KERNELS / f"{name}.py").read_text()
-    return "\n" + text[text.index("@triton.jit") :]
+    lines = text[text.index("@triton.jit") :].splitlines(keepends=True)
+    return "\n" + "".join(line for line in lines if ahead or "gdc_" not in line)
 
 
 def compile_spec(spec: dict[str, Any]) -> str:
@@ -44,7 +46,7 @@ def compile_spec(spec: dict[str, Any]) -> str:
     source.append(_project(spec, fields, layout))
     source.append(parts.PRODUCT[spec["product"]].format(o=parts.O_MEMORY[layout], **fields))
     tile = (spec["output_rows"], spec["output_columns"], spec["output_warps"], spec["output_stages"])
-    source.append(parts.OUTPUT.format(tile=tile) if "output" in own else parts.EAGER_OUTPUT.format(**fields))
+    source.append(parts.OUTPUT.format(tile=tile, **fields) if "output" in own else parts.EAGER_OUTPUT.format(**fields))
     if spec["compiled"]:
         source += [f"{part} = torch.compile({part})\n" for part in ("project", "output") if part not in own]
     source.append(_trimul(spec, own))
@@ -72,7 +74,8 @@ def _fields(spec: dict[str, Any]) -> dict[str, Any]:
         "narrow_limit": _limit(spec, "narrow"),
         "narrow_chunk": MAX_CHUNK if chunk == MAX_CHUNK else f"{chunk} if c <= 128 else {MAX_CHUNK}",
         "rows_tiles": "tile_loads(normed.view(-1, channels), rows, chunk)" if spec["loads"] == "tiles" else None,
-        "note": parts.NOTE if spec["launch"] == "direct" else "",
+        "note": parts.NOTE if spec["launch"] != "jit" else "",
+        "ahead": parts.AHEAD if spec["launch"] == "ahead" else "",
         "rows": rows,
         "columns": columns,
         "depth": 64 if low else 32,
@@ -91,15 +94,16 @@ def _title(spec: dict[str, Any]) -> str:
 
 def _kernels(spec: dict[str, Any], own: set[str]) -> list[str]:
     """The kernels that the own parts launch."""
-    out = [kernel_source("prepare")] if own & {"project", "output"} else []
+    source = partial(kernel_source, ahead=spec["launch"] == "ahead")
+    out = [source("prepare")] if own & {"project", "output"} else []
     if "project" in own:
-        out += [*_gates(spec["sigmoid"]), kernel_source("finish")]
+        out += [*_gates(spec["sigmoid"]), source("finish")]
         walks = _walks(spec)
-        out += [] if walks and spec["norm"] == "wide" and spec["wide_program"] == "norm" else [kernel_source("normalise")]
-        out += [] if walks and spec["norm"] == "wide" else [kernel_source("project_normed")]
-        out += [kernel_source("project_rows")] if walks else []
-        out += [kernel_source("project")] if spec["norm"] != "separate" else []
-    return out + [kernel_source(part) for part in ("product", "output") if part in own]
+        out += [] if walks and spec["norm"] == "wide" and spec["wide_program"] == "norm" else [source("normalise")]
+        out += [] if walks and spec["norm"] == "wide" else [source("project_normed")]
+        out += [source("project_rows")] if walks else []
+        out += [source("project")] if spec["norm"] != "separate" else []
+    return out + [source(part) for part in ("product", "output") if part in own]
 
 
 def _gates(way: str) -> list[str]:
@@ -152,7 +156,7 @@ def _trimul(spec: dict[str, Any], own: set[str]) -> str:
     body += f"    left, right, gate = project(x, mask, weights{', joined' if 'project' in own else ''})\n"
     body += "    o = product(left, right)\n"
     result = f"output(o, gate, weights{', last' if 'output' in own else ''})"
-    if spec["launch"] == "direct":
+    if spec["launch"] != "jit":
         body = parts.DIRECT + body + parts.REMEMBER.format(result=result)
     else:
         body = (parts.CONTIGUOUS if own else "") + body + f"    return {result}\n"

@@ -113,6 +113,17 @@ def replay(plan, x, pointers):
     return y
 ''',
 }
+LAUNCH["ahead"] = LAUNCH["direct"].replace(
+    'note what was launched."""',
+    '''note what was launched.
+
+    With launch_pdl a kernel begins once every program of the kernel before has begun, and waits by itself for that kernel's
+    end before it touches what another of this call writes. A call's first kernel begins after all that the stream held
+    before, so that inputs may be read and kept memory overwritten at once. A wait is for one kernel only: each must have
+    waited before it ends, then those before it have ended too.
+    """''',
+)
+AHEAD = ", launch_pdl=True"
 
 PREPARE = '''
 def prepare(w):
@@ -208,7 +219,7 @@ FUSED = """    chunk = min(channels, {narrow_chunk})
     launch(
         project_kernel, (-(-n // rows), n, b), x, mask, w["norm.weight"], w["norm.bias"], joined, {joined_tiles}, sides, gate,
         side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, chunk,
-        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{narrow_limit},
+        rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{narrow_limit}{ahead},
     )  # fmt: skip
 """
 
@@ -217,7 +228,7 @@ NORMALISE = """    normed = memory("normed", b, n, n, channels, like=x)
     block = max(1, 4096 // power)
     launch(
         normalise_kernel, (-(-total // block), 1, 1), x, w["norm.weight"], w["norm.bias"], normed, total, c, EPS,
-        channels, power, block, num_warps=4,
+        channels, power, block, num_warps=4{ahead},
     )  # fmt: skip
 """
 
@@ -225,7 +236,7 @@ NORMED = """    chunk = min(channels, 64)
     launch(
         project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), normed, {normed_tiles}, mask,
         joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels,
-        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{limit},
+        chunk, rows, pairs, stages, tiles, {right}, {loads}, num_warps=warps{limit}{ahead},
     )  # fmt: skip
 """
 
@@ -234,7 +245,7 @@ ROWS = """    programs = {programs}
     launch(
         project_rows_kernel, (programs, 1, 1), x, w["norm.weight"], w["norm.bias"], normed, {rows_tiles}, mask,
         joined, {joined_tiles}, sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs),
-        channels, chunk, 64, min(rows, 4 * warps), rows, pairs, stages, tiles, {right}, {loads}, {norm}, num_warps=warps{limit},
+        channels, chunk, 64, min(rows, 4 * warps), rows, pairs, stages, tiles, {right}, {loads}, {norm}, num_warps=warps{limit}{ahead},
     )  # fmt: skip
 """
 OWN_ROWS = """    normed = memory("normed", programs, rows, channels, like=x)
@@ -264,7 +275,7 @@ def product(left, right):
     grid = (-(-n // {rows}) * -(-n // {columns}), b * h, 1)
     launch(
         product_kernel, grid, left, right, o, row, batch, channel, o_row, o_batch, o_channel, n, h,
-        {rows}, {columns}, {depth}, {stages}, 8, num_warps={warps},
+        {rows}, {columns}, {depth}, {stages}, 8, num_warps={warps}{ahead},
     )  # fmt: skip
     return o
 ''',
@@ -286,7 +297,7 @@ def output(o, gate, w, last):
     rows, columns, warps, stages = {tile}
     launch(
         output_kernel, (-(-n // rows), n, b), o, gate, w["to_out_norm.weight"], w["to_out_norm.bias"], last, y, n,
-        row, batch, channel, g_row, g_batch, g_channel, g_column, c, h, last.shape[1], EPS, rows, columns, stages, num_warps=warps,
+        row, batch, channel, g_row, g_batch, g_channel, g_column, c, h, last.shape[1], EPS, rows, columns, stages, num_warps=warps{ahead},
     )  # fmt: skip
     return y
 '''

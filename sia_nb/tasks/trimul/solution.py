@@ -156,8 +156,9 @@ SPACE_CUDA = Space(
         Field("compiled", (False, True), "the PyTorch parts through torch.compile", kind="structure"),
         Field(
             "launch",
-            ("jit", "direct"),
-            "launch own kernels through Triton's JIT, or past it with memory kept between calls",
+            ("jit", "direct", "ahead"),
+            "launch own kernels through Triton's JIT, or past it with memory kept between calls, or that with each begun before "
+            "the one before it has ended (Hopper on)",
             kind="structure",
         ),
     ]

@@ -14,6 +14,7 @@ def output_kernel(
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS positions j of one row i of one o in the batch; last [.., HIDDEN], y [B, N, N, C]."""
+    tl.extra.cuda.gdc_wait()
     j = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     i, b = tl.program_id(1), tl.program_id(2)
     h = tl.arange(0, HIDDEN)

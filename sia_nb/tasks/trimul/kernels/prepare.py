@@ -15,6 +15,7 @@ def prepare_kernel(
     Rows 2q and 2q + 1 of joined are projection and gate of channel q of left and right (with RIGHT, rows that are 8
     apart), so that one thread holds both of a product; then come two halves of the output gate's channels, likewise.
     """
+    tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     if tl.program_id(0) * ROWS < JOINED:

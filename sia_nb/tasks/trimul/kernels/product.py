@@ -13,6 +13,8 @@ def product_kernel(
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program: a tile [ROWS, COLUMNS] of o for one channel; GROUP tiles of rows share their columns in the cache."""
+    tl.extra.cuda.gdc_launch_dependents()
+    tl.extra.cuda.gdc_wait()
     channel = tl.program_id(1)
     across = (channel // H).to(tl.int64) * batch_stride + (channel % H).to(tl.int64) * channel_stride
     down, wide = tl.cdiv(N, ROWS), tl.cdiv(N, COLUMNS)

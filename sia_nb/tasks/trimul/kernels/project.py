@@ -21,6 +21,7 @@ def project_kernel(
     With RIGHT, rows are the right operand of the product, read from shared memory, and k runs along its columns.
     With LOADS, weights come by the tensor memory accelerator.
     """
+    tl.extra.cuda.gdc_launch_dependents()
     k0 = tl.program_id(0) * ROWS
     i, b = tl.program_id(1), tl.program_id(2)
     k = k0 + tl.arange(0, ROWS)
@@ -58,6 +59,7 @@ def project_kernel(
         normed = (chunks[n] - mean[:, None]) * inverse[:, None] * factor[None, :] + added[None, :]
         rows = rows + (normed.to(joined.dtype.element_ty),)
 
+    tl.extra.cuda.gdc_wait()
     sides += i.to(tl.int64) * row_stride + b.to(tl.int64) * batch_stride
     gate += i.to(tl.int64) * gate_row_stride + b.to(tl.int64) * gate_batch_stride
     column = tl.arange(0, 2 * PAIRS)

@@ -17,6 +17,8 @@ def project_normed_kernel(
     RIGHT: tl.constexpr, LOADS: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS positions k of one (b, i), 2 PAIRS rows of joined; normed [B, N, N, CHANNELS]."""
+    tl.extra.cuda.gdc_launch_dependents()
+    tl.extra.cuda.gdc_wait()
     STEPS: tl.constexpr = JOINED // (2 * PAIRS)
     first = (tl.program_id(0) % STEPS) * 2 * PAIRS
     k0 = tl.program_id(0) // STEPS * ROWS

@@ -22,6 +22,7 @@ def project_rows_kernel(
     beside it multiply. Without, normed is [B, N, N, CHANNELS], and one loop goes over steps and chunks, so that the next
     step's loads are under way while a step is finished; that takes more registers.
     """
+    tl.extra.cuda.gdc_launch_dependents()
     DOWN = tl.cdiv(N, ROWS)
     CHUNKS: tl.constexpr = CHANNELS // CHUNK
     tile = tl.program_id(0)
@@ -39,6 +40,7 @@ def project_rows_kernel(
             if LOADS:  # what ordinary stores wrote becomes visible to the tensor memory accelerator
                 tl.inline_asm_elementwise("fence.acq_rel.gpu; fence.proxy.async; mov.b32 $0, 0;", "=r,r", [k], tl.int32, False, 1)
             tl.debug_barrier()
+        tl.extra.cuda.gdc_wait()
         m = tl.load(mask + row + k, mask=k < N, other=0.0)
         to_sides = sides + i.to(tl.int64) * row_stride + b.to(tl.int64) * batch_stride
         to_gate = gate + i.to(tl.int64) * gate_row_stride + b.to(tl.int64) * gate_batch_stride
