@@ -1,6 +1,6 @@
 """Search SPACE_CUDA on this machine's GPU: parts first, then whole programs; all that was tried goes to a JSON file.
 
-    python benchmarks/gpu/trimul_search.py --out build/search.json --seconds 440 [--resume EARLIER.json]
+    python benchmarks/gpu/trimul_search.py --out build/search.json --seconds 440 [--resume EARLIER.json] [--begin BEST.json]
 
 Beside the JSON file stand the best programs as ``trimul_1.py`` and so on, in the order of the device's clock.
 
@@ -516,12 +516,15 @@ class Search:
 
         shapes = [(c.n, c.b, c.c) for c in BENCHMARK]
         full = lambda specs, until: self.batch("full", specs, shapes, until, 90)
-        self.part("wide", 12, 0.36)
-        self.part("narrow", 12, 0.2)
-        self.part("output384", 72, 0.06)
-        self.part("output128", 72, 0.06)
-        self.part("product", 12, 0.05)
-        combined = self.combined()
+        if self.args.begin:
+            combined = [{**FALLBACK_CUDA, **json.loads(Path(self.args.begin).read_text())["spec"]}]
+        else:
+            self.part("wide", 12, 0.36)
+            self.part("narrow", 12, 0.2)
+            self.part("output384", 72, 0.06)
+            self.part("output128", 72, 0.06)
+            self.part("product", 12, 0.05)
+            combined = self.combined()
         end = self.began + self.args.seconds
         full([s for spec in combined[:6] for s in (relaunched(spec), spec)], end - 0.1 * self.args.seconds)
         rest = combined[6:]
@@ -569,6 +572,7 @@ def main():
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", help="the JSON file of an earlier search on the same kind of GPU, to go on from")
+    parser.add_argument("--begin", help="a best.json: search around its program only, without the parts' stages")
     parser.add_argument("--programs", type=int, default=2, help="how many of the best programs to write out")
     parser.add_argument(
         "--pretend", action="store_true", help="compile only, to try this script without a GPU: its times mean nothing"
