@@ -571,3 +571,23 @@ def test_improvement_as_the_reward_and_mutations(tmp_path):
     assert [r["source"] for r in rows[:8]] == ["policy"] * 4 + ["mutation"] * 4
     assert all((r["logprob"] is None) == (r["source"] == "mutation") for r in rows)
     assert read(tmp_path, "curve.jsonl")[0]["distinct"] == len({r["text"] for r in rows[:4]}) / 4
+
+
+def test_behaviour_cloning_computes_only_what_it_imitates(tmp_path, monkeypatch):
+    """Rollouts that weigh nothing are left out of the pass, and every rollout is still told its weight."""
+    seen = []
+    monkeypatch.setattr(learner, "forward", Wrapped(forward, step=lambda p, groups, *a, **k: seen.append(len(groups[0].rows))))
+    run(tmp_path, small("bon_bc", steps=1, best=0.25))
+    told = [r["advantage"] for r in read(tmp_path, "rollouts.jsonl")]
+    assert len(told) == 8 and sum(told) == pytest.approx(1) and seen == [sum(a > 0 for a in told)] and 0 < seen[0] <= 2
+
+
+def test_leaving_out_what_is_not_imitated_changes_no_weight(tmp_path, monkeypatch):
+    """The same update with every rollout computed, as where the KL is measured, gives the same adapter to rounding."""
+    from safetensors.torch import load_file
+
+    run(tmp_path / "some", small("bon_bc", steps=2))
+    monkeypatch.setattr(trainer, "KL_EVERY", 1)
+    run(tmp_path / "all", small("bon_bc", steps=2))
+    some, every = (load_file(tmp_path / name / "adapter" / WEIGHTS) for name in ("some", "all"))
+    assert all(torch.allclose(some[k], every[k], rtol=1e-3, atol=1e-6) for k in some)

@@ -205,11 +205,19 @@ class Learner:
         Raises:
             NonFinite, OutOfMemory: the weights and the optimiser are as before.
         """
-        batch = [forward.Group(g.prompt_ids, [r.ids for r in g.rollouts], self.segments, self.hyper.temperature) for g in groups]
         device = self.parameters[0].device
         rewards = torch.tensor([r.reward.value for g in groups for r in g.rollouts], dtype=torch.float64).to(device)
         index = torch.tensor([i for i, g in enumerate(groups) for _ in g.rollouts], device=device)
-        weights = weigh(self.hyper, rewards, index).float()
+        told = weigh(self.hyper, rewards, index).float()
+        used = torch.ones_like(told, dtype=torch.bool)
+        if self.hyper.algorithm == "bon_bc" and not measure:
+            used = told > 0  # the loss does not see the others: computing them would take most of the time
+        rewards, index, weights = rewards[used], index[used], told[used]
+        rows = iter(used.tolist())
+        batch = [
+            forward.Group(g.prompt_ids, [r.ids for r in g.rollouts if next(rows)], self.segments, self.hyper.temperature)
+            for g in groups
+        ]
         before = self.snapshot()
         try:
             ref = self._in_memory(lambda: self.reference(batch)) if self.needs_reference else None
@@ -226,7 +234,7 @@ class Learner:
             raise
         finally:
             self.optimiser.zero_grad(set_to_none=True)
-        self._note(groups, objective, weights)
+        self._note(groups, objective, told)
         return stats
 
     def _epoch(self, batch: list[Any], objective: _Loss) -> dict[str, float]:
