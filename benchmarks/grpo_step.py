@@ -7,7 +7,7 @@ GPU where there is one, and reports its peak memory. Ours samples grammar-masked
 measures to be the faster; TRL samples freely, made to write as many tokens a row as ours have on average, in the formats
 named. TRL goes without gradient checkpointing, in micro-batches of 4 rows on a CPU and of 32 on a GPU, its quickest way
 that fits the memory. The peer ``unsloth`` (GPU only, the extra gpu) is unsloth's model, LoRA and patched GRPOTrainer in
-bfloat16, also without gradient checkpointing.
+bfloat16, also without gradient checkpointing; its GRPOConfig's own optimiser is an 8-bit one, so TRL's is named for both.
 ``--peer-python`` names an interpreter that has trl, where this one has not.
 """
 
@@ -127,7 +127,7 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
             output_dir=folder, max_steps=STEPS, per_device_train_batch_size=micro, gradient_accumulation_steps=job["rows"] // micro,
             generation_batch_size=job["rows"], num_generations=job["rows"], max_completion_length=job["length"],
             generation_kwargs={"min_new_tokens": job["length"]}, temperature=1.0, beta=0.0, learning_rate=RATE, loss_type="grpo",
-            use_cpu=not torch.cuda.is_available(), bf16=half, gradient_checkpointing=False, report_to=[], save_strategy="no",
+            optim="adamw_torch_fused", use_cpu=not torch.cuda.is_available(), bf16=half, gradient_checkpointing=False, report_to=[], save_strategy="no",
             logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
         Timed(
