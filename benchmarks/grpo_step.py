@@ -1,6 +1,6 @@
 """One GRPO step of the embedded model, ours beside TRL's GRPOTrainer: same prompt, group size, lengths, LoRA, optimiser.
 
-    python benchmarks/grpo_step.py [--rows 32] [--threads 1] [--peer-python PYTHON] [--peers float32 bfloat16 unsloth]
+    python benchmarks/grpo_step.py [--rows 32] [--threads 1] [--peer-python PYTHON] [--peers float32 bfloat16 unsloth] [--limit S]
 
 A step is forward, backward and optimiser; sampling the group is timed apart. Each runs in a process of its own, on the
 GPU where there is one, and reports its peak memory. Ours samples grammar-masked specs in the number format that it
@@ -8,7 +8,8 @@ measures to be the faster; TRL samples freely, made to write as many tokens a ro
 named. TRL goes without gradient checkpointing, in micro-batches of 4 rows on a CPU and of 32 on a GPU, its quickest way
 that fits the memory. The peer ``unsloth`` (GPU only, the extra gpu) is unsloth's model, LoRA and patched GRPOTrainer in
 bfloat16, also without gradient checkpointing; its GRPOConfig's own optimiser is an 8-bit one, so TRL's is named for both.
-``--peer-python`` names an interpreter that has trl, where this one has not.
+``--peer-python`` names an interpreter that has trl, where this one has not. A peer that fails, or that takes longer than
+``--limit``, is left out, and the exit code says so.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve()
-STEPS = 3  # the first warms up; the least of the others counts
+STEPS = {"cpu": 3, "cuda": 6}  # the first warms up; the least of the others counts
 LORA = dict(r=32, lora_alpha=32)
 RATE = 3e-4
 
@@ -48,7 +49,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     advantages = torch.linspace(-1.5, 1.5, job["rows"], device=policy.model.device)
     chat, segments = messages(), tuple(map(tuple, SPACE.segments()))
     sampling, stepping = [], []
-    for seed in range(STEPS):
+    for seed in range(STEPS[policy.model.device.type]):
         policy.forget()
         start = time.perf_counter()
         with adapter.merged(policy):
@@ -113,6 +114,7 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
 
     half = job["dtype"] != "float32"
     micro = min(job["rows"], 32 if torch.cuda.is_available() else 4)
+    steps = STEPS["cuda" if torch.cuda.is_available() else "cpu"]
     lora: Any = LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM")
     if job["dtype"] == "unsloth":
         room = job["prompt_tokens"] + job["length"] + 8
@@ -124,7 +126,7 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
         tokenizer = AutoTokenizer.from_pretrained(job["model"])
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
-            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=micro, gradient_accumulation_steps=job["rows"] // micro,
+            output_dir=folder, max_steps=steps, per_device_train_batch_size=micro, gradient_accumulation_steps=job["rows"] // micro,
             generation_batch_size=job["rows"], num_generations=job["rows"], max_completion_length=job["length"],
             generation_kwargs={"min_new_tokens": job["length"]}, temperature=1.0, beta=0.0, learning_rate=RATE, loss_type="grpo",
             optim="adamw_torch_fused", use_cpu=not torch.cuda.is_available(), bf16=half, gradient_checkpointing=False, report_to=[], save_strategy="no",
@@ -134,7 +136,7 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
             model=model,
             reward_funcs=lambda completions, **_: [float(i) for i in range(len(completions))],
             args=config,
-            train_dataset=Dataset.from_dict({"prompt": [job["prompt"]] * STEPS}),
+            train_dataset=Dataset.from_dict({"prompt": [job["prompt"]] * steps}),
             processing_class=tokenizer,
             peft_config=lora,
             callbacks=[Clock()],
@@ -157,22 +159,28 @@ def _result(sampling: list[float], stepping: list[float]) -> dict[str, Any]:
     return {
         "step": min(stepping[1:]),
         "sampling": min(sampling[1:]),
+        "steps": [round(s, 4) for s in stepping],
         "peak_memory_gb": round(peak / 1e9, 2),
         "device": torch.cuda.get_device_name() if cuda else "CPU",
     }
 
 
-def _child(python: str, who: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Run ``who`` in a process of its own and read its figures."""
+def _child(python: str, who: str, job: dict[str, Any], name: str, limit: float | None) -> dict[str, Any]:
+    """Run ``who`` in a process of its own, read its figures and print them under ``name``."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         threads = {"OMP_NUM_THREADS": str(job["threads"]), "MKL_NUM_THREADS": str(job["threads"])}
-        done = subprocess.run(
-            [python, str(HERE), "--child", who, json.dumps(job), str(path)], env={**os.environ, **threads, "HF_HUB_OFFLINE": "1"}
-        )
+        call = [python, str(HERE), "--child", who, json.dumps(job), str(path)]
+        try:
+            done = subprocess.run(call, env={**os.environ, **threads, "HF_HUB_OFFLINE": "1"}, timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"benchmark: {name} took longer than {limit:g} s.") from None
         if done.returncode:
-            raise SystemExit(f"benchmark: {who} failed (exit {done.returncode}); its message stands above.")
-        return json.loads(path.read_text())
+            raise RuntimeError(f"benchmark: {name} failed (exit {done.returncode}); its message stands above.")
+        row: dict[str, Any] = json.loads(path.read_text())
+    times = f"step {row['step']:7.3f} s  sampling {row['sampling']:7.2f} s  peak {row['peak_memory_gb']} GB"
+    print(f"{name:14} {times}  steps {row['steps']}", flush=True)
+    return row
 
 
 def main() -> None:
@@ -181,6 +189,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has trl")
     parser.add_argument("--peers", nargs="*", default=["float32", "bfloat16"], help="TRL's number formats, and unsloth")
+    parser.add_argument("--limit", type=float, help="seconds that each may take, starting up included; unlimited by default")
     given = parser.parse_args()
     sys.path[:0] = [str(HERE.parent)]
     from _common import commit, hardware, versions, write
@@ -190,13 +199,20 @@ def main() -> None:
 
     fetch(data_dir())
     job = {"rows": given.rows, "threads": given.threads}
-    mine = _child(sys.executable, "ours", job)
+    try:
+        mine = _child(sys.executable, "ours", job, "ours", given.limit)
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
     job |= {"prompt": mine.pop("prompt"), "length": mine["length"], "prompt_tokens": mine["prompt_tokens"]}
     job["model"] = str(data_dir() / "models" / FOLDER)
     named = {peer: "unsloth" if peer == "unsloth" else f"TRL {peer}" for peer in given.peers}
-    peers = {name: _child(given.peer_python, "trl", {**job, "dtype": peer}) for peer, name in named.items()}
-    for name, row in {"ours": mine, **peers}.items():
-        print(f"{name:14} step {row['step']:7.2f} s  sampling {row['sampling']:7.2f} s  peak {row['peak_memory_gb']} GB")
+    peers, failed = {}, []
+    for peer, name in named.items():
+        try:
+            peers[name] = _child(given.peer_python, "trl", {**job, "dtype": peer}, name, given.limit)
+        except RuntimeError as error:
+            failed.append(name)
+            print(error, file=sys.stderr, flush=True)
     fastest = min((p["step"] for p in peers.values()), default=float("nan"))
     what = f"one GRPO step, {given.rows} rollouts of {mine['length']} tokens, prompt of {mine['prompt_tokens']} tokens, LoRA r=32"
     write(
@@ -216,6 +232,8 @@ def main() -> None:
         commit=commit(),
         command=f"python benchmarks/grpo_step.py --rows {given.rows} --threads {given.threads} --peers {' '.join(given.peers)}",
     )
+    if failed:
+        raise SystemExit(f"benchmark: without {', '.join(failed)}; the messages stand above.")
 
 
 def _version(python: str, package: str) -> str:
