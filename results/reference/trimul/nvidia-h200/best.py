@@ -24,6 +24,7 @@ def prepare_kernel(
     Rows 2q and 2q + 1 of joined are projection and gate of channel q of left and right (with RIGHT, rows that are 8
     apart), so that one thread holds both of a product; then come two halves of the output gate's channels, likewise.
     """
+    tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     if tl.program_id(0) * ROWS < JOINED:
@@ -127,6 +128,7 @@ def normalise_kernel(
     x, scale, shift, normed, TOTAL, C, EPS: tl.constexpr, CHANNELS: tl.constexpr, POWER: tl.constexpr, ROWS: tl.constexpr
 ):
     """normed [TOTAL, CHANNELS] of x [TOTAL, C]; channels beyond C are zero."""
+    tl.extra.cuda.gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     c = tl.arange(0, POWER)
     inside = (row < TOTAL)[:, None] & (c < C)[None, :]
@@ -134,6 +136,7 @@ def normalise_kernel(
     value = tl.where((c < C)[None, :], value - (tl.sum(value, 1) / C)[:, None], 0.0)
     value = value / tl.sqrt(tl.sum(value * value, 1) / C + EPS)[:, None]
     value = value * tl.load(scale + c, mask=c < C, other=0.0)[None, :] + tl.load(shift + c, mask=c < C, other=0.0)[None, :]
+    tl.extra.cuda.gdc_wait()  # for the weights, which the launch after this one takes as ready
     to = normed + row[:, None] * CHANNELS + c[None, :]
     tl.store(to, value.to(normed.dtype.element_ty), mask=(row < TOTAL)[:, None] & (c < CHANNELS)[None, :])
 
@@ -147,6 +150,8 @@ def project_normed_kernel(
     RIGHT: tl.constexpr, LOADS: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS positions k of one (b, i), 2 PAIRS rows of joined; normed [B, N, N, CHANNELS]."""
+    tl.extra.cuda.gdc_launch_dependents()
+    tl.extra.cuda.gdc_wait()
     STEPS: tl.constexpr = JOINED // (2 * PAIRS)
     first = (tl.program_id(0) % STEPS) * 2 * PAIRS
     k0 = tl.program_id(0) // STEPS * ROWS
@@ -189,6 +194,7 @@ def project_kernel(
     With RIGHT, rows are the right operand of the product, read from shared memory, and k runs along its columns.
     With LOADS, weights come by the tensor memory accelerator.
     """
+    tl.extra.cuda.gdc_launch_dependents()
     k0 = tl.program_id(0) * ROWS
     i, b = tl.program_id(1), tl.program_id(2)
     k = k0 + tl.arange(0, ROWS)
@@ -226,6 +232,7 @@ def project_kernel(
         normed = (chunks[n] - mean[:, None]) * inverse[:, None] * factor[None, :] + added[None, :]
         rows = rows + (normed.to(joined.dtype.element_ty),)
 
+    tl.extra.cuda.gdc_wait()
     sides += i.to(tl.int64) * row_stride + b.to(tl.int64) * batch_stride
     gate += i.to(tl.int64) * gate_row_stride + b.to(tl.int64) * gate_batch_stride
     column = tl.arange(0, 2 * PAIRS)
@@ -254,6 +261,7 @@ def output_kernel(
     STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS positions j of one row i of one o in the batch; last [.., HIDDEN], y [B, N, N, C]."""
+    tl.extra.cuda.gdc_wait()
     j = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     i, b = tl.program_id(1), tl.program_id(2)
     h = tl.arange(0, HIDDEN)
@@ -286,7 +294,13 @@ KEPT, PLANS, NOTED = {}, {}, []
 
 
 def launch(kernel, grid, *args, **options):
-    """Launch ``kernel``, compiled for these arguments at the first call, and note what was launched."""
+    """Launch ``kernel``, compiled for these arguments at the first call, and note what was launched.
+
+    With launch_pdl a kernel begins once every program of the kernel before has begun, and waits by itself for that kernel's
+    end before it touches what another of this call writes. A call's first kernel begins after all that the stream held
+    before, so that inputs may be read and kept memory overwritten at once. A wait is for one kernel only: each must have
+    waited before it ends, then those before it have ended too.
+    """
     NOTED.append((kernel[grid](*args, **options), grid, args))
 
 
@@ -396,20 +410,20 @@ def project(x, mask, w, joined):
         block = max(1, 4096 // power)
         launch(
             normalise_kernel, (-(-total // block), 1, 1), x, w["norm.weight"], w["norm.bias"], normed, total, c, EPS,
-            channels, power, block, num_warps=4,
+            channels, power, block, num_warps=4, launch_pdl=True,
         )  # fmt: skip
         chunk = min(channels, 64)
         launch(
             project_normed_kernel, (-(-n // rows) * (used_rows(h, pairs) // (2 * pairs)), n, b), normed, tile_loads(normed.flatten(0, 2), rows, chunk), mask,
             joined, tile_loads(joined, 2 * pairs, chunk), sides, gate, side_tiles, gate_tiles, n, b, *strides(b, h, n), h, used_rows(h, pairs), channels,
-            chunk, rows, pairs, stages, tiles, True, True, num_warps=warps,
+            chunk, rows, pairs, stages, tiles, True, True, num_warps=warps, launch_pdl=True,
         )  # fmt: skip
     else:
         chunk = min(channels, 128)
         launch(
             project_kernel, (-(-n // rows), n, b), x, mask, w["norm.weight"], w["norm.bias"], joined, tile_loads(joined, 2 * pairs, chunk), sides, gate,
             side_tiles, gate_tiles, n, b, *strides(b, h, n), c, h, EPS, used_rows(h, pairs), channels, chunk,
-            rows, pairs, stages, tiles, True, True, num_warps=warps, maxnreg=255,
+            rows, pairs, stages, tiles, True, True, num_warps=warps, maxnreg=168, launch_pdl=True,
         )  # fmt: skip
     return views(sides, gate)
 
@@ -432,7 +446,7 @@ def output(o, gate, w, last):
     rows, columns, warps, stages = (64, 128, 4, 1)
     launch(
         output_kernel, (-(-n // rows), n, b), o, gate, w["to_out_norm.weight"], w["to_out_norm.bias"], last, y, n,
-        row, batch, channel, g_row, g_batch, g_channel, g_column, c, h, last.shape[1], EPS, rows, columns, stages, num_warps=warps,
+        row, batch, channel, g_row, g_batch, g_channel, g_column, c, h, last.shape[1], EPS, rows, columns, stages, num_warps=warps, launch_pdl=True,
     )  # fmt: skip
     return y
 
