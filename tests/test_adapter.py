@@ -9,7 +9,7 @@ from policy_space import policy as embedded
 from tiny_models import ASK, SEGMENTS, gpt_oss, llama, logits, worn
 
 from sia_nb.errors import ModelError
-from sia_nb.policy import adapter
+from sia_nb.policy import adapter, frozen
 from sia_nb.policy.endpoint import EndpointPolicy
 
 IDS = [3, 141, 59, 2653, 58, 979, 32, 384]
@@ -249,3 +249,20 @@ def test_in_bfloat16_frozen_layers_sample_the_very_same_and_are_gone_afterwards(
         assert torch.equal(logits(policy, IDS), plain)
         assert (policy.sample(ASK, 4, segments=SEGMENTS, seed=1), policy.sample(ASK, 4, max_tokens=12, seed=1)) == drawn
     assert not any("forward" in vars(m) or getattr(m, "frozen", None) for m in policy.model.modules())
+
+
+@pytest.mark.parametrize("wearing", [True, False])
+@pytest.mark.parametrize("joined", [True, False], ids=["as oneDNN reads it", "in place"])
+def test_in_float32_frozen_layers_give_the_same_logits_and_are_gone_afterwards(wearing, joined, monkeypatch):
+    policy = llama()
+    if wearing:
+        worn(policy)
+    plain, tensors = logits(policy, IDS), [p.data_ptr() for p in policy.model.parameters()]
+    if not joined:
+        monkeypatch.setattr(frozen, "LARGEST", 0)
+    with adapter.merged(policy):
+        assert torch.allclose(logits(policy, IDS), plain, rtol=1e-4, atol=1e-5)
+        packed = [m for m in policy.model.modules() if "forward" in vars(m) or getattr(m, "frozen", None)]
+        assert bool(packed) == (joined or not wearing)
+    assert not any("forward" in vars(m) or getattr(m, "frozen", None) for m in policy.model.modules())
+    assert torch.equal(logits(policy, IDS), plain) and [p.data_ptr() for p in policy.model.parameters()] == tensors

@@ -213,8 +213,9 @@ def reference(policy: Policy) -> Iterator[None]:
 def merged(policy: Policy) -> Iterator[None]:
     """Within it the adapter is added into the float32 weights, so that sampling pays nothing for it.
 
-    Layers in another format keep it apart, where the sum would round the update away, and are frozen in the layout that
-    sampling reads fastest. Afterwards the base model has the very tensors it had before, so nothing is ever subtracted.
+    Layers in another format keep it apart, where the sum would round the update away. All are frozen in the layout that
+    sampling reads fastest; where float32 ones cannot be, the sum stands in the weight's place for the while. Afterwards the base
+    model has the very tensors it had before, so nothing is ever subtracted.
     A model without an adapter is frozen likewise. Not for training: gradients do not reach the adapter.
     """
     from .lora import LoraLinear
@@ -229,17 +230,18 @@ def merged(policy: Policy) -> Iterator[None]:
                 for linear, product in zip(linears, _frozen([Layer(x) for x in linears]), strict=True):
                     linear.forward = product
                     plain.append(linear)
-        for layer in _model(policy).modules():
-            if isinstance(layer, LoraLinear) and layer.base_layer.weight.dtype == torch.float32:
-                weight = layer.base_layer.weight
-                update = layer.lora_B[NAME].weight.detach() @ layer.lora_A[NAME].weight.detach()
-                kept.append((layer, weight.data))
-                weight.data = torch.add(weight.data, update, alpha=layer.scaling[NAME])
-                layer.enable_adapters(False)
         for alike in _of_one_input(_model(policy), LoraLinear):
-            layers = [x for x in alike if x.base_layer.weight.dtype != torch.float32]
-            loras = [Layer(x.base_layer, x.lora_A[NAME].weight, x.lora_B[NAME].weight, x.scaling[NAME]) for x in layers]
-            for layer, product in zip(layers, _frozen(loras), strict=True):
+            sums = [x for x in alike if x.base_layer.weight.dtype == torch.float32]
+            whole = [Layer(x.base_layer, merged=_sum(x)) for x in sums]
+            if whole and not can_join(*whole):
+                for layer, summed in zip(sums, whole, strict=True):
+                    kept.append((layer, layer.base_layer.weight.data))
+                    layer.base_layer.weight.data = summed.weight
+                    layer.enable_adapters(False)
+                sums, whole = [], []
+            apart = [x for x in alike if x.base_layer.weight.dtype != torch.float32]
+            loras = [Layer(x.base_layer, x.lora_A[NAME].weight, x.lora_B[NAME].weight, x.scaling[NAME]) for x in apart]
+            for layer, product in zip([*sums, *apart], [*_frozen(whole), *_frozen(loras)], strict=True):
                 layer.frozen = product
                 frozen.append(layer)
         yield
@@ -262,6 +264,12 @@ def _of_one_input(within: torch.nn.Module, kind: type) -> Iterator[list[Any]]:
             if all(n in left for n in names):
                 yield [left.pop(n) for n in names]
         yield from ([m] for m in left.values())
+
+
+def _sum(layer: Any) -> torch.Tensor:
+    """The weight of a LoRA layer with its update in it, [out, in]."""
+    update = layer.lora_B[NAME].weight.detach() @ layer.lora_A[NAME].weight.detach()
+    return torch.add(layer.base_layer.weight.detach(), update, alpha=layer.scaling[NAME])
 
 
 def _frozen(layers: list[Layer]) -> list[Any]:

@@ -21,27 +21,34 @@ TOGETHER = (
 
 @dataclass
 class Layer:
-    """A linear layer, and the LoRA update s B A of its weight where it has one."""
+    """A linear layer, and the LoRA update s B A of its weight where it has one: apart, or in the weight already."""
 
     base: torch.nn.Linear
     a: torch.Tensor | None = None  # [rank, in]
     b: torch.Tensor | None = None  # [out, rank]
     scale: float = 1.0
+    merged: torch.Tensor | None = None  # [out, in]: what stands in for the layer's own weight
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[out, in], without gradient."""
+        return self.base.weight.detach() if self.merged is None else self.merged
 
 
 class Frozen:
     """Layers of one input, LoRA layers all or none, whose weights stay as they are: the same numbers, sooner.
 
-    On a CPU bfloat16 weights are laid out once as oneDNN's matrix units read them, which ``linear`` does at every call; the
+    On a CPU weights are laid out once as oneDNN's products read them: in bfloat16 ``linear`` does that at every call, and in
+    float32 its products of a few rows take up to twice as long, as weights come from memory row by row. The
     layers' weights and their A then are one matrix [ΣO + Σr, in], their B the blocks of another. Elsewhere, and for large
     weights, there can be one layer only (``can_join``).
     """
 
     def __init__(self, *layers: Layer):
         first = layers[0]
-        dtype = first.base.weight.dtype
-        self.ends = torch.tensor([0, *(x.base.weight.shape[0] for x in layers)]).cumsum(0).tolist()
-        weights = [x.base.weight.detach() for x in layers]
+        weights = [x.weight for x in layers]
+        dtype = first.weight.dtype
+        self.ends = torch.tensor([0, *(w.shape[0] for w in weights)]).cumsum(0).tolist()
         self.packed = self.up = self.down = None
         if can_join(*layers):
             downs = [x.a.detach().to(dtype) for x in layers if x.a is not None]
@@ -76,15 +83,22 @@ class Frozen:
 
 
 def can_join(*layers: Layer) -> bool:
-    """Whether the layers can be one product, as oneDNN's bfloat16 products read it; one layer can always be frozen."""
-    weights = [x.base.weight for x in layers]
+    """Whether the layers can be one product, as oneDNN reads it; one layer can always be frozen."""
+    weights = [x.weight for x in layers]
     return (
         sum(w.numel() for w in weights) <= LARGEST
-        and all(w.device.type == "cpu" and w.dtype == torch.bfloat16 for w in weights)
+        and {w.device.type for w in weights} == {"cpu"}
         and len({x.a is None for x in layers}) == 1
-        and len({w.shape[1] for w in weights}) == 1
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and len({(w.shape[1], w.dtype) for w in weights}) == 1
+        and _has_products_of(weights[0].dtype)
     )
+
+
+def _has_products_of(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there, and multiplies this number format on this processor."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _joined_bias(layers: tuple[Layer, ...], more: int) -> torch.Tensor | None:
