@@ -252,7 +252,7 @@ def test_in_bfloat16_frozen_layers_sample_the_very_same_and_are_gone_afterwards(
 
 
 @pytest.mark.parametrize("wearing", [True, False])
-@pytest.mark.parametrize("joined", [True, False], ids=["as oneDNN reads it", "in place"])
+@pytest.mark.parametrize("joined", [True, False], ids=["as oneDNN reads it", "as they are"])
 def test_in_float32_frozen_layers_give_the_same_logits_and_are_gone_afterwards(wearing, joined, monkeypatch):
     policy = llama()
     if wearing:
@@ -262,7 +262,6 @@ def test_in_float32_frozen_layers_give_the_same_logits_and_are_gone_afterwards(w
         monkeypatch.setattr(frozen, "LARGEST", 0)
     with adapter.merged(policy):
         assert torch.allclose(logits(policy, IDS), plain, rtol=1e-4, atol=1e-5)
-        packed = [m for m in policy.model.modules() if "forward" in vars(m) or getattr(m, "frozen", None)]
-        assert bool(packed) == (joined or not wearing)
+        assert any("forward" in vars(m) or getattr(m, "frozen", None) for m in policy.model.modules())
     assert not any("forward" in vars(m) or getattr(m, "frozen", None) for m in policy.model.modules())
     assert torch.equal(logits(policy, IDS), plain) and [p.data_ptr() for p in policy.model.parameters()] == tensors

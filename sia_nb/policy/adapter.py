@@ -214,13 +214,11 @@ def merged(policy: Policy) -> Iterator[None]:
     """Within it the adapter is added into the float32 weights, so that sampling pays nothing for it.
 
     Layers in another format keep it apart, where the sum would round the update away. All are frozen in the layout that
-    sampling reads fastest; where float32 ones cannot be, the sum stands in the weight's place for the while. Afterwards the base
-    model has the very tensors it had before, so nothing is ever subtracted.
+    sampling reads fastest. The base model keeps its tensors throughout, so nothing is ever subtracted.
     A model without an adapter is frozen likewise. Not for training: gradients do not reach the adapter.
     """
     from .lora import LoraLinear
 
-    kept: list[tuple[Any, torch.Tensor]] = []
     frozen: list[LoraLinear] = []
     plain: list[torch.nn.Linear] = []
     policy.forget()
@@ -231,17 +229,7 @@ def merged(policy: Policy) -> Iterator[None]:
                     linear.forward = product
                     plain.append(linear)
         for alike in _of_one_input(_model(policy), LoraLinear):
-            sums = [x for x in alike if x.base_layer.weight.dtype == torch.float32]
-            whole = [Layer(x.base_layer, merged=_sum(x)) for x in sums]
-            if whole and not can_join(*whole):
-                for layer, summed in zip(sums, whole, strict=True):
-                    kept.append((layer, layer.base_layer.weight.data))
-                    layer.base_layer.weight.data = summed.weight
-                    layer.enable_adapters(False)
-                sums, whole = [], []
-            apart = [x for x in alike if x.base_layer.weight.dtype != torch.float32]
-            loras = [Layer(x.base_layer, x.lora_A[NAME].weight, x.lora_B[NAME].weight, x.scaling[NAME]) for x in apart]
-            for layer, product in zip([*sums, *apart], [*_frozen(whole), *_frozen(loras)], strict=True):
+            for layer, product in zip(alike, _frozen([_worn(x) for x in alike]), strict=True):
                 layer.frozen = product
                 frozen.append(layer)
         yield
@@ -250,9 +238,6 @@ def merged(policy: Policy) -> Iterator[None]:
             vars(linear).pop("forward", None)
         for layer in frozen:
             layer.frozen = None
-        for layer, weight in kept:
-            layer.base_layer.weight.data = weight
-            layer.enable_adapters(True)
         policy.forget()
 
 
@@ -266,10 +251,12 @@ def _of_one_input(within: torch.nn.Module, kind: type) -> Iterator[list[Any]]:
         yield from ([m] for m in left.values())
 
 
-def _sum(layer: Any) -> torch.Tensor:
-    """The weight of a LoRA layer with its update in it, [out, in]."""
-    update = layer.lora_B[NAME].weight.detach() @ layer.lora_A[NAME].weight.detach()
-    return torch.add(layer.base_layer.weight.detach(), update, alpha=layer.scaling[NAME])
+def _worn(layer: Any) -> Layer:
+    """A LoRA layer for sampling: in float32 with the update in its weight."""
+    base, a, b, scale = layer.base_layer, layer.lora_A[NAME].weight, layer.lora_B[NAME].weight, layer.scaling[NAME]
+    if base.weight.dtype != torch.float32:
+        return Layer(base, a, b, scale)
+    return Layer(base, merged=torch.add(base.weight.detach(), b.detach() @ a.detach(), alpha=scale))
 
 
 def _frozen(layers: list[Layer]) -> list[Any]:
