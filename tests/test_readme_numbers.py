@@ -50,8 +50,10 @@ def section(name: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def committed(monkeypatch):
-    monkeypatch.delenv("SIA_RESULTS", raising=False)
+def committed(monkeypatch, tmp_path):
+    """The committed results alone: this machine's own runs would stand in their place."""
+    (tmp_path / "reference").symlink_to(ROOT / "results" / "reference")
+    monkeypatch.setenv("SIA_RESULTS", str(tmp_path))
 
 
 @lru_cache(4)
