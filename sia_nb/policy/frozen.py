@@ -1,12 +1,14 @@
 """Linear layers for sampling, where a product has few rows and its cost is the reading of the weights.
 
 What does not change in between is held in the layout and number format that the products read; layers of one input are
-one product. Imported by ``adapter``, ``lora`` and ``sampling``; imports torch alone.
+one product. Imported by ``adapter``, ``decode``, ``lora`` and ``sampling``; imports torch alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.functional import linear
@@ -64,12 +66,13 @@ class Frozen:
     def __call__(self, x: torch.Tensor, part: int = 0) -> torch.Tensor:
         """The output of layer ``part``; the other layers' are kept for the calls that follow with the same ``x``."""
         if len(self.ends) == 2:
-            return self._all(x)
+            return self.all(x)
         if self.kept is None or self.kept[0] is not x or self.kept[1] != x._version:
-            self.kept = (x, x._version, self._all(x))
+            self.kept = (x, x._version, self.all(x))
         return self.kept[2][..., self.ends[part] : self.ends[part + 1]]
 
-    def _all(self, x: torch.Tensor) -> torch.Tensor:
+    def all(self, x: torch.Tensor) -> torch.Tensor:
+        """The outputs of all the layers side by side, [..., ΣO]."""
         flat = x.reshape(-1, x.shape[-1])
         if self.packed is None:
             out = linear(flat, self.weight, self.bias)
@@ -80,6 +83,15 @@ class Frozen:
         if self.up is not None:
             out.addmm_(low, self.up)
         return out.view(*x.shape[:-1], -1)
+
+
+def joined(*modules: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that gives the outputs of modules of one input side by side, by their one product where they have it."""
+    products = [getattr(m, "frozen", None) or vars(m).get("forward") for m in modules]
+    owners = {p.func for p in products if isinstance(p, partial)}
+    if len(owners) == 1 and None not in products:
+        return owners.pop().all
+    return lambda x: torch.cat([m(x) for m in modules], -1)
 
 
 def can_join(*layers: Layer) -> bool:

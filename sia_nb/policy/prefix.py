@@ -23,6 +23,7 @@ from transformers import AttentionInterface
 
 from ..errors import ModelError
 from . import unsloth
+from .decode import Decode, decode
 
 NAME = "sia_shared_prefix"
 SUPPORTED = (
@@ -87,6 +88,8 @@ class Rows:
         self.keys = [like.new_zeros(rows, heads, room, size) for _ in prefix.keys]
         self.values = [like.new_zeros(rows, heads, room, size) for _ in prefix.keys]
         self.lengths = [0] * rows
+        self._decode: Decode | None = None
+        self._model: Any = None  # whose step that is
 
     def fork(self, source: int, target: int) -> None:
         """Give slot ``target`` a copy of what slot ``source`` holds."""
@@ -96,9 +99,16 @@ class Rows:
 
     def feed(self, model: Any, slots: list[int], runs: list[list[int]]) -> torch.Tensor:
         """Feed ``runs[i]`` to slot ``slots[i]``; the last hidden states after each run, [len(slots), hidden size]."""
+        if model is not self._model:
+            self._model, self._decode = model, decode(model)
         device = self.keys[0].device
         start = [self.lengths[s] for s in slots]
         sizes = [len(r) for r in runs]
+        if self._decode and set(sizes) == {1} and len(set(start)) == 1:
+            hidden = self._decode(self, slots, [t for (t,) in runs])
+            for s in slots:
+                self.lengths[s] += 1
+            return hidden
         row = torch.tensor([i for i, n in enumerate(sizes) for _ in range(n)], device=device)
         within = torch.tensor([j for n in sizes for j in range(n)], device=device)
         place = torch.tensor(start, device=device)[row] + within
