@@ -63,7 +63,7 @@ class _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
         self.qkv = joined(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.o, self.down = attention.o_proj, mlp.down_proj
+        self.o, self.down = joined(attention.o_proj), joined(mlp.down_proj)
         self.gate_up = joined(mlp.gate_proj, mlp.up_proj)
         self.size, self.scaling = attention.head_dim, attention.scaling
 

@@ -54,6 +54,7 @@ class Frozen:
         self.packed = self.up = self.down = None
         if can_join(*layers):
             downs = [x.a.detach().to(dtype) for x in layers if x.a is not None]
+            self.product = torch.ops.mkldnn._linear_pointwise.default
             self.packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat([*weights, *downs]), FEW)
         else:
             (self.weight,) = weights
@@ -73,12 +74,14 @@ class Frozen:
 
     def all(self, x: torch.Tensor) -> torch.Tensor:
         """The outputs of all the layers side by side, [..., ΣO]."""
+        if self.packed is not None and self.up is None:
+            return self.product(x, self.packed, self.bias, "none", [], "")
         flat = x.reshape(-1, x.shape[-1])
         if self.packed is None:
             out = linear(flat, self.weight, self.bias)
             low = None if self.down is None else flat @ self.down
         else:
-            both = torch.ops.mkldnn._linear_pointwise(flat, self.packed, self.bias, "none", [], "")
+            both = self.product(flat, self.packed, self.bias, "none", [], "")
             out, low = both[:, : self.ends[-1]], both[:, self.ends[-1] :]
         if self.up is not None:
             out.addmm_(low, self.up)
@@ -88,10 +91,11 @@ class Frozen:
 def joined(*modules: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function that gives the outputs of modules of one input side by side, by their one product where they have it."""
     products = [getattr(m, "frozen", None) or vars(m).get("forward") for m in modules]
-    owners = {p.func for p in products if isinstance(p, partial)}
-    if len(owners) == 1 and None not in products:
-        return owners.pop().all
-    return lambda x: torch.cat([m(x) for m in modules], -1)
+    owners = {p.func if isinstance(p, partial) else p for p in products}
+    owner = owners.pop()
+    if not owners and isinstance(owner, Frozen):
+        return owner.all
+    return modules[0] if len(modules) == 1 else lambda x: torch.cat([m(x) for m in modules], -1)
 
 
 def can_join(*layers: Layer) -> bool:
