@@ -5,7 +5,7 @@ modules take some sixty a layer; here they are about twenty. The keys that a row
 attended to apart, by PyTorch's flash attention, which reads both where they lie; the two results are then one by their
 sums of exponentials, as in flash decoding.
 
-Imported by ``prefix``; imports torch alone.
+Imported by ``prefix``; imports torch and ``frozen``.
 """
 
 from __future__ import annotations
