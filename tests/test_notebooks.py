@@ -185,6 +185,23 @@ def test_a_process_goes_on_after_a_notebook_whose_kernel_died(folder):
     assert "42" in (folder / "out.ipynb").read_text()
 
 
+@pytest.mark.skipif(not notebooks.FORKS, reason="an ordinary kernel has ports")
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_kernel_takes_no_port_that_another_might_have_found_free(folder, monkeypatch, deep):
+    if deep:  # a socket's path has to be short
+        long = folder / ("x" * 100)
+        long.mkdir()
+        monkeypatch.setenv("TMPDIR", str(long))
+        monkeypatch.setattr("tempfile.tempdir", None)
+    make(
+        folder / "a.ipynb",
+        "x: int = 1  # x",
+        "import ipykernel\nprint('reached by', ipykernel.get_connection_info(unpack=True)['transport'])",
+    )
+    execute("a", {}, folder / "out.ipynb")
+    assert "reached by ipc" in (folder / "out.ipynb").read_text()
+
+
 def test_where_processes_cannot_be_forked_each_notebook_starts_anew(folder, monkeypatch):
     monkeypatch.setattr(notebooks, "FORKS", False)
     make(folder / "a.ipynb", "x: int = 1  # x", "print(x * 2)")
