@@ -8,7 +8,7 @@ their gradients. Imported by ``adapter`` and ``training.fused``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ class _Products(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, scales: list[float], *values: Any) -> Any:
         weights, biases, downs, ups = (values[i::4] for i in range(4))
         flat = x.reshape(-1, x.shape[-1])
-        low = flat @ torch.cat(downs).to(x.dtype).T
+        low = flat @ _stacked(downs).to(x.dtype).T
         lows = low.split([a.shape[0] for a in downs], 1)
         outs = [
             linear(flat, w, bias).addmm_(part, (b * s).to(x.dtype).T)
@@ -83,9 +83,14 @@ class _Products(torch.autograd.Function):
             into = outs[0] @ weights[0]
             for out, weight in zip(outs[1:], weights[1:], strict=True):
                 into.addmm_(out, weight)
-            into = into.addmm_(back, torch.cat(downs).to(back.dtype)).view(*grads[0].shape[:-1], -1)
+            into = into.addmm_(back, _stacked(downs).to(back.dtype)).view(*grads[0].shape[:-1], -1)
         to_downs = (back.T @ flat).to(downs[0].dtype).split(ranks)
         to_ups = [
             (out.T @ part).to(b.dtype) * s for out, part, b, s in zip(outs, low.split(ranks, 1), ups, ctx.scales, strict=True)
         ]
         return into, None, *(x for pair in zip(to_downs, to_ups, strict=True) for x in (None, None, *pair))
+
+
+def _stacked(downs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The Aᵢ one above another, without a copy where there is one."""
+    return torch.cat(tuple(downs)) if len(downs) > 1 else downs[0]

@@ -82,7 +82,10 @@ class AddNorm(torch.autograd.Function):
 
 
 class Rotary(torch.autograd.Function):
-    """x [T, heads, D], its halves (a, b) turned by the token's angles: (a cos - b sin, b cos + a sin); cos, sin [T, 1, D]."""
+    """x [T, heads, D], its halves (a, b) turned by the token's angles: (a cos - b sin, b cos + a sin) (Su et al. 2021).
+
+    cos, sin [T, 1, D] hold the D / 2 angles twice, as llama has them; so the way back is the turn by minus the angles.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
