@@ -147,5 +147,18 @@ def test_a_step_is_the_same_with_and_without_them(segments, changes, monkeypatch
 
 def test_other_models_keep_their_own_passes():
     assert not any(fused.fits(other(kind).get_decoder()) for kind in ("qwen2", "mistral", "gpt2", "mixtral"))
-    assert not fused.fits(llama(hidden_act="gelu").model.get_decoder())
-    assert not fused.fits(llama().model.bfloat16().get_decoder())
+    for policy in (llama(hidden_act="gelu"), llama()):
+        policy.model.requires_grad_(False)
+        assert fused.fits(policy.model.get_decoder()) == (policy.model.config.hidden_act == "silu")
+    assert not fused.fits(policy.model.bfloat16().get_decoder())
+
+
+def test_a_head_of_another_kind_is_called_as_it_is():
+    class Head(torch.nn.Linear):
+        pass
+
+    policy = worn(llama())
+    expected = gradients(policy, None)
+    policy.model.lm_head.__class__ = Head
+    for a, b in zip(gradients(policy, None), expected, strict=True):
+        assert (a - b).norm() <= 1e-5 * b.norm()

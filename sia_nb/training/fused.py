@@ -48,8 +48,8 @@ def fits(decoder: Any) -> bool:
     """Whether ``run`` is written for this decoder: llama's own, in float32 on a CPU."""
     if type(decoder) is not LlamaModel or decoder.config.hidden_act != "silu":
         return False
-    weights = (decoder.embed_tokens.weight, decoder.norm.weight)
-    return all(w.device.type == "cpu" and w.dtype == torch.float32 and not decoder.norm.weight.requires_grad for w in weights)
+    embedding, norm = decoder.embed_tokens.weight, decoder.norm.weight
+    return norm.device.type == "cpu" and embedding.dtype == norm.dtype == torch.float32 and not norm.requires_grad
 
 
 class AddNorm(torch.autograd.Function):
