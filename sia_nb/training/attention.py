@@ -140,10 +140,8 @@ class _Joined(torch.autograd.Function):
 
 def _part(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [B, heads, N, D] and float32 log-sum-exp [B, heads, N] of queries [B, heads, N, D]; k, v [B, KV heads, M, D]."""
-    if causal:
-        k, v = _per_head(k, q), _per_head(v, q)
-    # Without a causal mask, heads that share keys may stand one behind another as more queries, so no key is copied.
-    grouped = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+    # Without a causal mask, heads that share keys may stand one behind another as more queries, which the kernel does sooner.
+    grouped = q if causal else q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
     out, total = _FORWARD(grouped, k, v, 0.0, causal, attn_mask=None, scale=scale)
     return out.reshape(q.shape), total.reshape(q.shape[:3])
 
@@ -158,13 +156,11 @@ def _part_back(
         flat = [x.reshape(q.shape[0] * kv, -1, q.shape[3]) for x in (grad, q, k, v, out)]
         dq, dk, dv = dense(*flat, total.reshape(flat[1].shape[:2]), causal, scale)
         return dq.view(q.shape), dk.view(k.shape), dv.view(v.shape)
+    grouped = q
     if not causal:
-        grad, q_, out, total = (x.reshape(x.shape[0], kv, -1, *x.shape[3:]) for x in (grad, q, out, total))
-        dq, dk, dv = _BACKWARD(grad, q_, k, v, out, total, 0.0, False, attn_mask=None, scale=scale)
-        return dq.reshape(q.shape), dk, dv
-    keys, values = _per_head(k, q), _per_head(v, q)
-    dq, dk, dv = _BACKWARD(grad, q, keys, values, out, total, 0.0, True, attn_mask=None, scale=scale)
-    return dq, *(x.unflatten(1, (kv, -1)).sum(2) for x in (dk, dv))
+        grad, grouped, out, total = (x.reshape(x.shape[0], kv, -1, *x.shape[3:]) for x in (grad, q, out, total))
+    dq, dk, dv = _BACKWARD(grad, grouped, k, v, out, total, 0.0, causal, attn_mask=None, scale=scale)
+    return dq.reshape(q.shape), dk, dv
 
 
 def dense(

@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
-from ..policy.prefix import run
 from ..policy.sampling import Policy
 from .attention import Prompt, Rows
-
-PLACES = 256  # places at which the whole vocabulary's logits are held at a time
+from .fused import run
+from .head import PLACES, Chosen
 
 
 @dataclass
@@ -286,6 +285,8 @@ class _Rollouts:
         temperature = self.group.temperature or 1.0
         if self.grammar is None:
             chosen = torch.tensor(tokens, device=self.device, dtype=torch.long)
+            if type(self.head) is torch.nn.Linear:
+                return _Out(Chosen.apply(states, self.head.weight, self.head.bias, chosen, temperature), states)
             pieces = [
                 torch.utils.checkpoint.checkpoint(_free, self.head, s, c, temperature, use_reentrant=False)
                 for s, c in zip(states.split(PLACES), chosen.split(PLACES), strict=True)
