@@ -2,10 +2,6 @@
 
 Runs of one seed ask for many of the same verdicts; the verifier computes each once. Ctrl-C ends all, and the same call
 goes on with what is not finished.
-
-Runs are of different length, so cores would stand idle beside the last of them. The last one in turn therefore begins as soon
-as no other waits, at a lower priority than those that run: it takes what these leave, and a core once one of them ends.
-Not beside a task whose verdicts are times.
 """
 
 from __future__ import annotations
@@ -25,10 +21,8 @@ from .estimate import seconds_left
 from .loop import draw
 from .notebooks import Interrupted
 from .store import Run, cores
-from .view.paper import TIMED
 
 MEMORY = 7 * 2**30  # bytes that one run may need while it trains
-NICE = 5  # a third of the share that a process at the usual priority has of a core that both want
 
 
 def parse_arms(text: str) -> list[str]:
@@ -50,25 +44,13 @@ def parse_arms(text: str) -> list[str]:
 
 def default_jobs(runs: int) -> int:
     """As many runs at once as this machine has cores and memory for."""
-    return max(1, min(runs, cores(), _room()))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(runs, cores(), memory // MEMORY))
 
 
-def _room() -> int:
-    """How many runs this machine has memory for."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MEMORY
-
-
-def beside(runs: list[Run], jobs: int) -> bool:
-    """Whether the last of ``runs`` may begin beside ``jobs`` others."""
-    return len(runs) > jobs > 1 and jobs < _room() and not any(run.config.task in TIMED for run in runs)
-
-
-def run_all(
-    runs: list[Run], jobs: int, *, extra: bool = False, figures: bool = True, echo: Callable[[str], None] = print
-) -> None:
+def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[[str], None] = print) -> None:
     """Finish all ``runs``, ``jobs`` at a time, the one that will take longest first; then draw the figures of all, once.
 
-    With ``extra`` the last one begins beside ``jobs`` others, as soon as all of these have begun.
     Without ``figures`` nothing is drawn and the sealed tests stay closed.
 
     Raises:
@@ -76,12 +58,9 @@ def run_all(
         Interrupted: SIGINT or SIGTERM; all have been told to stop.
     """
     children: list[subprocess.Popen] = []
-    stopping, others_began = threading.Event(), threading.Event()
-    longest_first = sorted(runs, key=seconds_left, reverse=True)
+    stopping = threading.Event()
 
     def finish(run: Run) -> str:
-        if run is longest_first[-2:][0]:  # the last but one
-            others_began.set()
         if stopping.is_set():
             return ""
         name = f"{run.config.arm:4} s{run.config.seed}"
@@ -95,9 +74,6 @@ def run_all(
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         children.append(child)
-        if extra and run is longest_first[-1]:
-            with contextlib.suppress(ProcessLookupError):
-                os.setpriority(os.PRIO_PGRP, child.pid, NICE)
         if stopping.is_set():
             child.terminate()
         last = ""
@@ -112,14 +88,11 @@ def run_all(
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
-    pool = ThreadPoolExecutor(jobs + extra)
+    pool, longest_first = ThreadPoolExecutor(jobs), sorted(runs, key=seconds_left, reverse=True)
     try:
-        if extra:
-            pool.submit(others_began.wait)  # a thread is kept back until only the last run is left
         failures = [message for message in pool.map(finish, longest_first) if message]
     except KeyboardInterrupt:
         stopping.set()
-        others_began.set()
         for child in children:
             child.terminate()  # a child of a background job ignores SIGINT
         for child in children:

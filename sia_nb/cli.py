@@ -223,7 +223,7 @@ def _jobs(args: argparse.Namespace, runs: int) -> int:
 
 
 def _run(args: argparse.Namespace, extra: list[str]) -> None:
-    from .arms import beside, parse_arms, run_all
+    from .arms import parse_arms, run_all
     from .config import RunConfig, make_config
     from .loop import run_loop
     from .reference import parse_tasks
@@ -252,13 +252,11 @@ def _run(args: argparse.Namespace, extra: list[str]) -> None:
     if len(runs) == 1:
         run_loop(runs[0], figures=not args.no_figures)
     else:
-        extra = not args.jobs and beside(runs, jobs)
         print(
-            f"{len(runs)} runs ({', '.join(tasks)}; {', '.join(arms)}; {args.seeds} seed{'s' * (args.seeds > 1)}), {jobs} at a time"
-            f"{', the last one beside them' if extra else ''}.",
+            f"{len(runs)} runs ({', '.join(tasks)}; {', '.join(arms)}; {args.seeds} seed{'s' * (args.seeds > 1)}), {jobs} at a time.",
             flush=True,
         )
-        run_all(runs, jobs, extra=extra, figures=not args.no_figures)
+        run_all(runs, jobs, figures=not args.no_figures)
     for run in runs:
         _summary(run)
 

@@ -1,17 +1,13 @@
 """Several runs side by side: which arms, how many at once, what fails."""
 
 import csv
-import threading
-import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from view_runs import a_run
 
 from sia_nb import phases
-from sia_nb.arms import beside, default_jobs, parse_arms, run_all
+from sia_nb.arms import default_jobs, parse_arms, run_all
 from sia_nb.cli import _summary, main
 from sia_nb.config import make_config
 from sia_nb.errors import ConfigError, InvalidSolution, SiaError
@@ -66,65 +62,6 @@ def test_the_run_that_will_take_longest_begins_first(tmp_path):
     with pytest.raises(SiaError):
         run_all(runs, 1, echo=lines.append)
     assert list(dict.fromkeys(line.split(" | ")[0].split()[0] for line in lines)) == ["W", "W+H", "H"]
-
-
-class Child:
-    """A run's process that goes on until it is let go."""
-
-    begun: ClassVar[list] = []
-
-    def __init__(self, argv, **_):
-        self.name, self.pid, self.free = Path(argv[4]).name, 10**9 + len(self.begun), threading.Event()
-        self.begun.append(self)
-
-    @property
-    def stdout(self):
-        assert self.free.wait(20)
-        return iter(())
-
-    def wait(self, *_):
-        return 0
-
-
-def names_once(count):
-    end = time.monotonic() + 20
-    while len(Child.begun) < count and time.monotonic() < end:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    return [child.name for child in Child.begun]
-
-
-@pytest.mark.parametrize("extra", [True, False])
-def test_the_last_run_begins_beside_the_others_once_none_of_these_waits(tmp_path, monkeypatch, extra):
-    runs = [Run.create(make_config("smoke", seed=s, arm="W"), tmp_path / str(s)) for s in range(5)]
-    slowed = []
-    monkeypatch.setattr(Child, "begun", [])
-    monkeypatch.setattr("sia_nb.arms.subprocess.Popen", Child)
-    monkeypatch.setattr("sia_nb.arms.os.setpriority", lambda *how: slowed.append(how[1]))
-    whole = threading.Thread(target=run_all, args=(runs, 2), kwargs={"extra": extra, "figures": False})
-    monkeypatch.setattr("sia_nb.arms.signal.signal", lambda *_: None)  # it is the main thread's
-    whole.start()
-    assert names_once(2) == ["0", "1"]
-    Child.begun[0].free.set()
-    assert names_once(3) == ["0", "1", "2"]
-    Child.begun[1].free.set()
-    assert names_once(5 if extra else 4) == ["0", "1", "2", "3", "4"][: 5 if extra else 4]
-    assert slowed == ([Child.begun[4].pid] if extra else [])
-    Child.begun[2].free.set()
-    assert names_once(5) == ["0", "1", "2", "3", "4"]
-    for child in Child.begun:
-        child.free.set()
-    whole.join(20)
-    assert not whole.is_alive()
-
-
-def test_no_run_begins_beside_one_whose_verdicts_are_times(tmp_path, monkeypatch):
-    monkeypatch.setattr("sia_nb.arms._room", lambda: 3)
-    quick, timed = (
-        [Run.create(make_config("smoke", task=t, seed=s), tmp_path / f"{t}{s}") for s in range(3)] for t in ("lawbench", "trimul")
-    )
-    assert beside(quick, 2) and not beside(quick, 3) and not beside(quick, 1)
-    assert not beside(timed, 2) and not beside([*quick, timed[0]], 2)
 
 
 def executed(results, arm, **more):

@@ -109,7 +109,7 @@ def test_figure_1_of_all_tasks_and_arms_is_one_command():
 
 def test_all_tasks_run_side_by_side_and_each_has_its_figures_drawn(results, monkeypatch, capsys):
     started, drawn = [], []
-    monkeypatch.setattr("sia_nb.arms.run_all", lambda runs, jobs, extra, figures: started.extend(r.config for r in runs))
+    monkeypatch.setattr("sia_nb.arms.run_all", lambda runs, jobs, figures: started.extend(r.config for r in runs))
     assert main(["run", "--task", "all", "--profile", "smoke", "--arms", "all"]) == 0
     assert [(c.task, c.arm) for c in started] == [(t, a) for t in reference.TASKS for a in ("H", "W", "W+H")]
     assert started[0].verifier_calls == 8 and "9 runs (lawbench, denoising, trimul; H, W, W+H; 1 seed)" in capsys.readouterr().out
