@@ -18,7 +18,7 @@ REFERENCE_SPEED = {"notebook": 4.0, "token": 0.003, "training": 80.0}
 TASK_SPEED = {
     "lawbench": {"verifier_call": 1.2, "report": 60.0},
     "denoising": {"verifier_call": 0.3, "report": 6.0},
-    "trimul": {"verifier_call": 15.0, "report": 70.0},
+    "trimul": {"verifier_call": 3.0, "report": 70.0},
 }
 TOKENS_PER_CALL = 150.0
 # By arm, in the reference runs: the share of the steps after the first that a weight update makes, and the share of a step's verifier
