@@ -793,7 +793,7 @@ NO_FINDING = [  # numbers that no committed run holds, and why they are there
     (CTL, r"about 7 hours on two cores"),  # an estimate, of `reference --list`
     (
         TRI,
-        r"on one H200|an H200 of its own|is 1500 µs by|made on 2 cores|AVX-512|on 2 other cores|tiles of bfloat16|product of float32",
+        r"on one H200|an H200 of its own|is 1500 µs by|made on 2 cores|AVX-512|(tiles|parts) of bfloat16|product of float32",
     ),  # names
     (TRI, r"At most 1\.60 was asked|and 1\.30 in the best case"),  # aims
 ]
