@@ -39,7 +39,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 KERNEL_OPTIONS = ("--HistoryManager.hist_file=:memory:", "--log-level=40")
 START = 600  # seconds that a kernel has to answer: with many runs beginning at once, papermill's own minute did not suffice
-LONGEST = 64  # letters of the folder for temporary files: a socket's path holds 107
+LONGEST = 64  # bytes of the folder for temporary files: a socket's path holds 107
 PATIENCE = 5.0  # seconds that a kernel has to end its workers and itself
 
 
@@ -140,7 +140,7 @@ def execute(source: str, output: str, values: dict[str, Any], **more: Any) -> No
 def execute_forked(source: str, output: str, values: dict[str, Any]) -> None:
     """One notebook by papermill, with a kernel that is forked from this process; both are of one process group."""
     os.setsid()
-    short = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"
+    short = None if len(os.fsencode(tempfile.gettempdir())) <= LONGEST else "/tmp"
     with tempfile.TemporaryDirectory(prefix="sia-kernel-", dir=short, ignore_cleanup_errors=True) as folder:
         connection, sockets = str(Path(folder) / "kernel.json"), str(Path(folder) / "at")
         key = os.urandom(24).hex().encode()

@@ -146,11 +146,29 @@ def test_a_step_is_the_same_with_and_without_them(segments, changes, monkeypatch
 
 
 def test_other_models_keep_their_own_passes():
-    assert not any(fused.fits(other(kind).get_decoder()) for kind in ("qwen2", "mistral", "gpt2", "mixtral"))
+    for kind in ("qwen2", "mistral", "gpt2", "mixtral"):
+        assert not fused.fits(other(kind).requires_grad_(False).get_decoder())
     for policy in (llama(hidden_act="gelu"), llama()):
         policy.model.requires_grad_(False)
         assert fused.fits(policy.model.get_decoder()) == (policy.model.config.hidden_act == "silu")
-    assert not fused.fits(policy.model.bfloat16().get_decoder())
+    decoder = policy.model.get_decoder()
+    handle = decoder.layers[1].self_attn.q_proj.register_forward_hook(lambda *given: None)
+    assert not fused.fits(decoder)
+    handle.remove()
+    decoder.layers[1].input_layernorm.requires_grad_(True)
+    assert not fused.fits(decoder)
+    decoder.requires_grad_(False)
+    assert fused.fits(decoder) and not fused.fits(policy.model.bfloat16().get_decoder())
+
+
+def test_a_head_that_is_trained_has_its_gradient():
+    policy = worn(llama(tie_word_embeddings=False))
+    policy.model.lm_head.requires_grad_(True)
+    expected = gradients(policy, None)[0]
+    given = policy.model.lm_head.weight.grad
+    assert given.norm() > 0
+    policy.model.lm_head.requires_grad_(False)
+    assert torch.allclose(gradients(policy, None)[0], expected, atol=1e-5)
 
 
 def test_a_head_of_another_kind_is_called_as_it_is():

@@ -160,6 +160,11 @@ def test_what_watches_or_replaces_a_module_is_still_asked(steps):
     assert steps
     policy.model.model.norm.forward = lambda x: x
     assert prefix.decode(policy.model) is None
+    del policy.model.model.norm.forward
+    with adapter.merged(policy):
+        assert prefix.decode(policy.model)
+        policy.model.model.layers[0].mlp.up_proj.register_forward_hook(lambda *given: seen.append(given))
+        assert prefix.decode(policy.model) is None
 
 
 def test_the_embedded_model_samples_while_rows_end(steps):

@@ -5,7 +5,7 @@ modules take some sixty a layer; here they are about twenty. The keys that a row
 attended to apart, by PyTorch's flash attention, which reads both where they lie; the two results are then one by their
 sums of exponentials, as in flash decoding.
 
-Imported by ``prefix``; imports torch and ``frozen``.
+Imported by ``prefix`` and ``training.fused``; imports torch and ``frozen``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import rms_norm, silu
 
-from .frozen import joined
+from .frozen import Frozen, joined
 
 FAMILIES = ("llama", "mistral", "qwen2")  # one forward pass; others have like modules and scale or turn something in between
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # and not the public name, which keeps the sums back
@@ -109,12 +109,22 @@ def _consecutive(slots: list[int]) -> list[tuple[int, int, int]]:
 def decode(model: Any) -> Decode | None:
     """The model's step, or None where it is of another kind, or changed: it then has its own forward pass alone."""
     decoder = model.get_decoder()
-    if type(decoder).__module__ not in {f"transformers.models.{x}.modeling_{x}" for x in FAMILIES}:
-        return None
+    known = type(decoder).__module__ in {f"transformers.models.{x}.modeling_{x}" for x in FAMILIES}
+    return Decode(decoder) if known and plain(decoder) else None
+
+
+def plain(decoder: Any) -> bool:
+    """Whether a llama-like decoder is in float32 on a CPU, its modules of its own family and none watched or replaced."""
+    if decoder.config.hidden_act != "silu":
+        return False
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in decoder.parameters()):
-        return None
-    passed = [decoder, *decoder.layers]
+        return False
+    for module in decoder.modules():
+        forward = vars(module).get("forward")
+        ours = isinstance(getattr(forward, "func", forward), Frozen)  # ``adapter.merged`` put it there
+        if module._forward_hooks or module._forward_pre_hooks or not (forward is None or ours):
+            return False
+    parts = [decoder.norm]
     for layer in decoder.layers:
-        passed += [layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm]
-    changed = any("forward" in vars(m) or m._forward_hooks or m._forward_pre_hooks for m in [*passed, decoder.norm])
-    return None if changed or decoder.config.hidden_act != "silu" else Decode(decoder)
+        parts += [layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm]
+    return all(type(part).__module__ == type(decoder).__module__ for part in parts)

@@ -1,7 +1,7 @@
 """Linear layers for sampling, where a product has few rows and its cost is the reading of the weights.
 
 What does not change in between is held in the layout and number format that the products read; layers of one input are
-one product. Imported by ``adapter``, ``decode``, ``lora`` and ``sampling``; imports torch alone.
+one product. Imported by ``adapter``, ``decode`` and ``sampling``; imports torch alone.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 transformers' own cache repeats the prompt's keys and values for every row and copies all of them at every step.
 Here the prompt is one shared block; each row has a slot of its own for what it wrote. The tokens of a step are
 packed into one sequence without padding, however many each row feeds, so the linear layers see one long batch.
-It plugs into any transformers decoder through its attention interface; the module weights stay as they are.
+It plugs into any transformers decoder through its attention interface; the module weights stay as they are. One token
+for each row, of a decoder of llama's kind, goes by a shorter way (``decode``).
 
-Imported by ``sampling`` and, for the way into a decoder's attention, by ``training.forward``.
+Imported by ``sampling``, ``model`` and ``adapter`` and, for the way into a decoder's attention, by ``training.fused``.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Prefix:
 
 
 class Rows:
-    """What up to ``rows`` continuations of a prefix wrote, ``room`` tokens each."""
+    """What up to ``rows`` continuations of a prefix wrote, ``room`` tokens each; the weights stay as at the first ``feed``."""
 
     def __init__(self, prefix: Prefix, rows: int, room: int):
         self.prefix = prefix

@@ -285,7 +285,7 @@ class _Rollouts:
         temperature = self.group.temperature or 1.0
         if self.grammar is None:
             chosen = torch.tensor(tokens, device=self.device, dtype=torch.long)
-            if type(self.head) is torch.nn.Linear:
+            if type(self.head) is torch.nn.Linear and not any(p.requires_grad for p in self.head.parameters()):
                 return _Out(Chosen.apply(states, self.head.weight, self.head.bias, chosen, temperature), states)
             pieces = [
                 torch.utils.checkpoint.checkpoint(_free, self.head, s, c, temperature, use_reentrant=False)

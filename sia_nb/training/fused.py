@@ -15,6 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..policy import prefix
+from ..policy.decode import plain
 from ..policy.lora import products
 
 # isort: split
@@ -45,11 +46,11 @@ def run(model: Any, ids: list[int], positions: list[int], memory: Any) -> torch.
 
 
 def fits(decoder: Any) -> bool:
-    """Whether ``run`` is written for this decoder: llama's own, in float32 on a CPU."""
-    if type(decoder) is not LlamaModel or decoder.config.hidden_act != "silu":
+    """Whether ``run`` is written for this decoder: llama's own, in float32 on a CPU, its norms constant."""
+    if type(decoder) is not LlamaModel or not plain(decoder):
         return False
-    embedding, norm = decoder.embed_tokens.weight, decoder.norm.weight
-    return norm.device.type == "cpu" and embedding.dtype == norm.dtype == torch.float32 and not norm.requires_grad
+    norms = [decoder.norm, *(n for x in decoder.layers for n in (x.input_layernorm, x.post_attention_layernorm))]
+    return not any(norm.weight.requires_grad for norm in norms)
 
 
 class AddNorm(torch.autograd.Function):
