@@ -62,7 +62,7 @@ reproduce-fig1: data model  ## run the arms and draw Figure 1 (TASK, PROFILE, SE
 
 reference: TASK = all
 reference: SEEDS = 0
-reference: data model  ## repeat the study on a CPU, about 7 hours on two cores; goes on where it stopped (TASK, SEEDS, PROFILE)
+reference: data model  ## repeat the study on a CPU, about 6 hours on two cores; goes on where it stopped (TASK, SEEDS, PROFILE)
 	@$(PY) -m sia_nb reference --task $(TASK) --seeds $(SEEDS) --profile $(PROFILE) --jobs $(JOBS)
 
 figures: setup  ## redraw the figures from finished runs and the committed reference runs

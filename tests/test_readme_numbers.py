@@ -819,7 +819,7 @@ NO_FINDING = [  # numbers that no committed run holds, and why they are there
     (CTL, r"with 95 % intervals"),  # how the intervals are made
     (CTL, r"top-1"),  # a name
     (CTL, r"notebook 05"),  # a name
-    (CTL, r"about 7 hours on two cores"),  # an estimate, of `reference --list`
+    (CTL, r"about 6 hours on two cores"),  # an estimate, of `reference --list`
     (
         TRI,
         r"on one H200|an H200 of its own|is 1500 µs by|made on 2 cores|AVX-512|(tiles|parts) of bfloat16|product of float32",
