@@ -74,10 +74,10 @@ def of_an_earlier_space(path):
     return written["inputs"]["spec"] != sha(get_task(task).spec_text())
 
 
-def test_the_runs_of_an_earlier_space_are_those_of_trimul_with_amx_and_on_a_gpu():
+def test_the_runs_of_an_earlier_space_are_two_of_trimul_on_a_gpu():
     earlier = [p.parent.parent for p in REFERENCE if of_an_earlier_space(p.parent)]
-    cpu, gpu = "intel-xeon-processor-2-cores-24-gib", "intel-xeon-processor-3-of-32-cores-252-gib-2-nvidia-h200"
-    assert [f"{p.parent.name}/{p.name}" for p in earlier] == [f"trimul/{cpu}"] * 3 + [f"trimul_cuda/{gpu}"] * 2
+    gpu = "intel-xeon-processor-3-of-32-cores-252-gib-2-nvidia-h200"
+    assert [f"{p.parent.name}/{p.name}" for p in earlier] == [f"trimul_cuda/{gpu}"] * 2
 
 
 def test_a_changed_code_path_is_named(quiet, cut, tmp_path, monkeypatch):
