@@ -24,7 +24,7 @@ from typing import Any
 from . import notebooks
 from .config import RunConfig
 from .estimate import Clock
-from .store import Run, read_json
+from .store import Run, data_dir, read_json
 
 POLICY_IMPORTS = ("sia_nb.training.trainer", "sia_nb.policy.model", "peft", "transformers.models.llama.modeling_llama")
 
@@ -175,7 +175,16 @@ def _notebook(
 ) -> float:
     timeout = max(1800.0, 4 * run.config.seconds)
     output, tick = folder / f"{name}.ipynb", lambda: bar.tick(weight)
+    process.ready = policy_to_keep(run) if name in ("02_run_generation", "04_grpo_training") else None
     return notebooks.execute(name, values, output, timeout=timeout, poll=tick, process=process)
+
+
+def policy_to_keep(run: Run) -> tuple[str, ...] | None:
+    """What loads the run's policy for its notebooks to fork, once its number format is known; None where a fork cannot have it."""
+    dtype = run.info.get("dtype", run.config.dtype)
+    if dtype == "auto" or "sia_nb.policy.model" not in notebook_imports(run.config):
+        return None
+    return ("sia_nb.policy.model", "keep", run.config.policy, str(data_dir()), dtype)
 
 
 def notebook_imports(config: RunConfig) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
     loop ── this process ──┬─ papermill, forked for the notebook
                            └── its kernel, forked before papermill begins
 
-Importing torch, transformers, papermill and what they need takes longer than most notebooks work; a fork has it all at once,
-and no variable, file, thread or random state of the notebook before, which ran in forks of its own. Each process is told by the
+Importing torch, transformers, papermill and what they need, and loading the policy, takes longer than most notebooks work; a fork
+has it all at once, and no variable, file, thread or random state of the notebook before, which ran in forks of its own. Each process is told by the
 kernel of the system to end with the one that forked it, so that none outlives a loop that is killed. Where processes
 cannot be forked with libraries loaded (macOS, Windows) it executes one notebook with an ordinary kernel, and ends.
 
-Started by ``notebooks``, which talks to it through one inherited socket: (source, output, parameters) in; process id, then exit status out.
+Started by ``notebooks``, which talks to it through one inherited socket: (source, output, parameters), and what is to be ready
+in the fork, in; process id, then exit status out.
 It may import anything; nothing may import it.
 """
 
@@ -85,18 +86,35 @@ def main(socket: str, forks: str, modules: str) -> None:
     os.set_inheritable(int(socket), False)
     channel = Connection(int(socket))
     if forks != "forks":
-        job = channel.recv()
+        job, _ = channel.recv()
         channel.send(os.getpid())
         return execute(*job)
     for name in ("ipykernel.ipkernel", "ipykernel.kernelapp", *json.loads(modules)):
         importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # what forks share stays shared
+    there: list[tuple] = []
+    freeze()
     with contextlib.suppress(EOFError):
         while True:
-            pid = fork(execute_forked, *channel.recv())
+            job, ready = channel.recv()
+            if ready and ready not in there:
+                there.append(ready)
+                prepare(*ready)
+            pid = fork(execute_forked, *job)
             channel.send(pid)
             channel.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def freeze() -> None:
+    """What forks share stays shared."""
+    gc.collect()
+    gc.freeze()
+
+
+def prepare(module: str, function: str, *arguments: Any) -> None:
+    """Call a function whose effect forks are to find; where it fails, the notebook meets the error itself."""
+    with contextlib.suppress(Exception):
+        getattr(importlib.import_module(module), function)(*arguments)
+    freeze()
 
 
 def fork(work: Callable[..., None], *arguments: Any) -> int:

@@ -102,11 +102,13 @@ def check_parameters(path: Path, values: dict[str, Any]) -> None:
 class NotebookProcess:
     """Executes notebooks one after the other, each in a fresh process of its own; a context manager.
 
-    Where processes can be forked, all are forks of one that has imported ``modules`` and has done nothing else.
+    Where processes can be forked, all are forks of one that has imported ``modules``, has called what ``ready`` names when a
+    notebook began, (module, function, arguments…), and has done nothing else.
     """
 
     def __init__(self, modules: Sequence[str] = ()):
         self.modules = tuple(modules)
+        self.ready: tuple[str, ...] | None = None
         self.status: int | None = None  # of the notebook begun last, once it has ended
         self._child: subprocess.Popen | None = None
         self._pid: int | None = None
@@ -145,7 +147,7 @@ class NotebookProcess:
             self._start()
         self._pid = self.status = None
         self._begins = self._log.seek(0, os.SEEK_END)
-        self._channel.send((str(source), str(output), values))
+        self._channel.send(((str(source), str(output), values), self.ready))
 
     def wait(self, seconds: float) -> bool:
         """Whether the notebook ends within so many seconds."""

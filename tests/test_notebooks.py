@@ -175,6 +175,22 @@ def test_notebooks_of_one_process_are_each_a_fresh_state(folder):
     assert told[0][0] == told[1][0] == "told" and told[0][1] != told[1][1] and told[0][2] != told[1][2]
 
 
+def test_what_a_notebook_is_to_find_ready_is_made_once_and_before_the_fork(folder):
+    make(folder / "a.ipynb", "x: int = 1  # x", "import colorsys, os\nprint('told', os.getppid(), getattr(colorsys, 'mark', 0))")
+    make(folder / "b.ipynb", "x: int = 1  # x", "print(x + 1)")
+    told = []
+    with notebooks.NotebookProcess(["colorsys"]) as process:
+        for ready in (None, *2 * [("builtins", "exec", "import colorsys; colorsys.mark = getattr(colorsys, 'mark', 0) + 1")]):
+            process.ready = ready
+            execute("a", {}, folder / "out.ipynb", process=process)
+            (line,) = [o["text"] for c in json.loads((folder / "out.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
+            told.append("".join(line).split()[2])
+        process.ready = ("builtins", "exec", "1 / 0")  # the notebook that needs it will say so itself
+        execute("b", {"x": 41}, folder / "out.ipynb", process=process)
+    assert told == (["0", "1", "1"] if notebooks.FORKS else ["0", "0", "0"])
+    assert "42" in (folder / "out.ipynb").read_text()
+
+
 def test_a_process_goes_on_after_a_notebook_whose_kernel_died(folder):
     make(folder / "a.ipynb", "x: int = 1  # x", "import os; os._exit(3)")
     make(folder / "b.ipynb", "x: int = 1  # x", "print(x + 1)")

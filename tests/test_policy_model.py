@@ -109,6 +109,15 @@ def saved(kind, folder, **changes):
     return str(folder)
 
 
+def test_a_policy_that_is_kept_is_given_once_and_to_the_same_arguments_alone(tmp_path):
+    name = saved("llama", tmp_path)
+    model.keep(name, "data", "float32")
+    (kept,) = model._KEPT.values()
+    assert load(name, dtype="bfloat16") is not kept
+    assert load(name) is kept
+    assert load(name) is not kept
+
+
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_other_architectures_are_sampled_and_trained_as_they_compute_themselves(kind, tmp_path):
     policy = load(saved(kind, tmp_path))

@@ -74,6 +74,18 @@ def test_runs_of_other_profiles_or_budgets_are_never_pooled(results):
     assert collect.finished("lawbench", profile="gpu") == []
 
 
+def test_of_committed_runs_the_profile_asked_for_is_drawn_else_ours_else_the_default_one(results):
+    for profile, value in (("cpu", 0.7), ("gpu", 0.8)):  # the newest is no default
+        a_run(results, 0, value, profile=profile, where="reference/lawbench").update(created=f"2026-01-0{value * 10:.0f}")
+    said = lambda found: [f.report["arms"]["H"]["test"]["top1"] for f in found]
+    assert said(collect.finished("lawbench", source="reference")) == said(collect.committed("lawbench", [])) == [0.7]
+    assert said(collect.committed("lawbench", [], "gpu")) == [0.8]
+    a_run(results, 0, 0.75, profile="gpu")
+    assert said(collect.committed("lawbench", collect.finished("lawbench"))) == [0.8]
+    a_run(results, 0, 0.65)
+    assert said(collect.committed("lawbench", collect.finished("lawbench", profile="smoke"))) == [0.7]
+
+
 def test_arms_at_one_budget_stand_in_one_figure_with_one_baseline_a_seed(results):
     for arm, value in (("H", 0.7), ("W", 0.3), ("W+H", 0.8)):
         for seed in (0, 1):

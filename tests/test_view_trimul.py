@@ -123,6 +123,15 @@ def test_reference_runs_stand_behind_ours_on_the_same_machine_alone(results, har
     assert f"| TriMul on a CPU, {hardware} | speed-up over eager on this CPU | reference | 1.000 |" in tables.table_3()[0]
 
 
+def test_of_the_committed_runs_those_of_our_machine_are_drawn_though_others_are_newer(results):
+    timed(results, 0, 2.0, hardware=OTHER_CPU, where="reference/trimul/a")
+    timed(results, 0, 4.0, where="reference/trimul/b", created="2026-02-01T00:00:00+00:00")
+    assert [r["value"] for r in rows_of(figures.figure_1()["csv"]) if r["arm"] == "H"] == ["4"]
+    timed(results, 0, 3.0, hardware=OTHER_CPU)
+    drawn = [(r["source"], r["value"]) for r in rows_of(figures.figure_1()["csv"]) if r["arm"] == "H"]
+    assert drawn == [("ours", "3"), ("reference", "2")]
+
+
 def test_accuracies_of_two_machines_still_share_a_bar(results):
     a_run(results, 0, 0.7).update(hardware=CPU)
     a_run(results, 1, 0.8).update(hardware=OTHER_CPU)

@@ -117,6 +117,18 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+_KEPT: dict[tuple[str, str, str], Policy] = {}
+
+
+def keep(name: str, data_dir: Path | str, dtype: str) -> None:
+    """Load a policy, for a ``load`` with the same arguments in a fork of this process. One thread: a fork inherits no others.
+
+    Raises:
+        ModelError: as ``load``.
+    """
+    _KEPT[name, str(data_dir), dtype] = load(name, data_dir=data_dir, dtype=dtype, threads=1)
+
+
 def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "float32", threads: int | None = None) -> Policy:
     """A policy by name: the embedded model, a local folder, or a Hugging Face name (from the cache where offline).
 
@@ -138,6 +150,8 @@ def load(name: str = EMBEDDED, *, data_dir: Path | str = "data", dtype: str = "f
     from .sampling import Policy
 
     torch.set_num_threads(threads or _cores())
+    if kept := _KEPT.pop((name, str(data_dir), dtype), None):
+        return kept
     if name == EMBEDDED:
         source = Path(data_dir) / "models" / FOLDER
         verify(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -37,6 +37,7 @@ COLUMNS = [
 SHARED = ("profile", "instance", "agent", "agent_model", "policy", "steps", "verifier_calls", "tokens")
 # Runs of one arm that trains are pooled where these agree as well; an arm that does not train has no use for them.
 TRAINING = ("weight_share", "algorithm", "group_size", "learning_rate")
+USUAL = "cpu"  # the profile whose committed runs are drawn where no other is asked for
 JITTER = 0.05  # how far apart two timings of one program may lie on a quiet machine, as a share
 
 
@@ -52,6 +53,11 @@ class Finished:
     def seed(self) -> int:
         """The run's seed."""
         return self.run.config.seed
+
+    @property
+    def profile(self) -> str:
+        """The profile that its parameters came from."""
+        return self.run.config.profile
 
     @property
     def arm(self) -> str:
@@ -83,13 +89,31 @@ def finished(
 
     Runs of different profiles, agents, policies or budgets are never pooled, nor times of different machines: those that
     agree with one run are taken, the finished run of this task and profile at ``also``, wherever it is kept, else the
-    newest. ``profile`` empty: any. A run that is a control (``RunConfig.control``) is none of its arm's: those are had by the
-    control's name alone. A run that is not whole is left out: ``health.gaps`` tells of it.
+    newest; of committed runs the newest of the default profile, where it has any. ``profile`` empty: any. A run that is a
+    control (``RunConfig.control``) is none of its arm's: those are had by the control's name alone. A run that is not whole is
+    left out: ``health.gaps`` tells of it.
     """
+    found = _of_a_task(task, source, profile, also, control)
+    usual = source == "reference"
+    return _pooled(found, lambda f: (also is not None and f.run.path == also.resolve(), usual and f.profile == USUAL))
+
+
+def committed(task: str, ours: list[Finished], profile: str = "") -> list[Finished]:
+    """The committed runs to set beside ours: of our settings, else of ``profile``, of ours or of the default one, else the newest."""
+    told = profile or (ours[0].profile if ours else "")
+    near = lambda f: (bool(ours) and f.settings == ours[0].settings, f.profile == told, f.profile == USUAL)
+    return _pooled(_of_a_task(task, "reference"), near)
+
+
+def _of_a_task(task: str, source: str, profile: str = "", also: Path | None = None, control: str = "") -> list[Finished]:
     whole, _ = health.examine(task, source, also)
     whole = [(run, report) for run, report in whole if run.config.control == control]
-    found = [Finished(run, report, source) for run, report in whole if profile in ("", run.config.profile)]
-    found.sort(key=lambda f: (also is not None and f.run.path == also.resolve(), f.run.info["created"]))
+    return [Finished(run, report, source) for run, report in whole if profile in ("", run.config.profile)]
+
+
+def _pooled(found: list[Finished], wanted: Callable[[Finished], tuple[bool, ...]]) -> list[Finished]:
+    """The runs that agree with the one most ``wanted``, the newest of these: one an arm and seed."""
+    found = sorted(found, key=lambda f: (*wanted(f), f.run.info["created"]))
     found = [f for f in found if f.settings == found[-1].settings]
     newest = {f.arm: f.training for f in found}
     chosen = {(ARMS.index(f.arm), f.seed): f for f in found if f.training == newest[f.arm]}

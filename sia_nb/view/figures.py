@@ -108,13 +108,13 @@ def figure_task(task: str, *, profile: str = "", out: Path | None = None, also: 
 
 
 def gather(task: str, profile: str = "", also: Path | None = None) -> tuple[list[Finished], list[Finished]]:
-    """(our finished runs, the reference runs) of a task; ``also`` names a run that is kept elsewhere.
+    """(our finished runs, the committed runs beside them) of a task; ``also`` names a run that is kept elsewhere.
 
     Raises:
         StoreError: there are neither.
     """
     ours = collect.finished(task, profile=profile, also=also)
-    reference = collect.finished(task, source="reference")
+    reference = collect.committed(task, ours, profile)
     if not ours and not reference:
         lost = "".join(f"\nnot readable: {gap.why}" for gap in health.gaps(task))
         raise StoreError(
