@@ -6,7 +6,7 @@ The best arm has .791 on the sealed test where .80 was asked. The declared space
 their features' weights; here stand one model, stacks of three to nine, and a judge over nine. A run also answers with one
 solution where it could have several vote: so the ``--vote`` best of every committed run, by the loop's verdict, vote too.
 Macro accuracy by cross-validation over train and dev together, as in final_choice.py, which no run had; the sealed test
-is not opened. About 15 minutes on two cores.
+is not opened. About 10 minutes on two cores.
 """
 
 from __future__ import annotations
