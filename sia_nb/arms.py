@@ -105,7 +105,7 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
         pool.shutdown(wait=True, cancel_futures=True)
     done = [run for run in runs if (run.path / "report.json").exists() and not run.config.control]
     if figures:
-        for run in {run.config.task: run for run in done}.values():  # a task's figures show all its runs
-            draw(run)
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(draw, {run.config.task: run for run in done}.values()))  # a task's figures show all its runs
     if failures:
         raise SiaError("\n".join(failures))
