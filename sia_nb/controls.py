@@ -38,7 +38,7 @@ from typing import Any
 from .config import CONTROLS as ARMS
 from .config import RunConfig
 from .errors import ConfigError, InvalidSolution, StoreError, nearest
-from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, promoted
+from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, opened_for, promoted
 from .steps import verifier_for
 from .store import alone, data_dir, hardware, machine_name, provenance, read_json, read_lines, results_dir, write_json
 from .study import scaffold, teller
@@ -221,7 +221,7 @@ class Control:
                 self._clock.done("full verdict", f"{self._name}: full verdict {done} of {min(PROMOTED, len(ranked))}")
 
         found = [self.task.parse(c["solution"]) for c in ranked]
-        best, full = promoted(verifier, found, self.task.fallback(), tell)
+        best, full = promoted(verifier, found, self.task.fallback(), tell, opened_for(self.folder, self.arm))
         log_opening(self.folder, {self.arm: best})
         sealed = open_seal(self.task, verifier, best, full)
         seconds = proposed["seconds"] + sum(c["seconds"] for c in calls) + time.monotonic() - began

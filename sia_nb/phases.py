@@ -23,7 +23,7 @@ from .config import make_config
 from .errors import BudgetExceeded, StoreError
 from .scaffold.contract import Budget
 from .scaffold.folders import remove_tree
-from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, promoted
+from .sealed_report import EXAMINED, PROMOTED, log_opening, open_seal, opened_for, promoted
 from .steps import (
     archive,
     budget_left,
@@ -343,7 +343,7 @@ def report(run: Run) -> dict[str, Any]:
     found = [task.parse(s["solution"]) for s in archive(run, before=steps[-1] + 1, most=EXAMINED)]
     with open_verifier(run, task) as verifier:
         tell = lambda done: run.progress("report: full verdicts on dev", done, PROMOTED + 2)
-        best, full = promoted(verifier, found, baseline, tell)
+        best, full = promoted(verifier, found, baseline, tell, opened_for(run.path, run.config.arm))
         log_opening(run.path, {"baseline": baseline, run.config.arm: best})
         sealed = {}
         for n, (arm, solution) in enumerate((("baseline", baseline), (run.config.arm, best))):

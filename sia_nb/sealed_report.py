@@ -25,6 +25,7 @@ def promoted(
     found: Iterable[Solution],
     baseline: Solution | None = None,
     tell: Callable[[int], None] = lambda done: None,
+    before: str | None = None,
 ) -> tuple[Solution | None, dict[str, Score]]:
     """The best of the PROMOTED first of ``found`` that the full verdict holds valid, and of ``baseline``; the verdicts by id.
 
@@ -33,9 +34,14 @@ def promoted(
     Args:
         found: best first by the loop's verdict, EXAMINED at most.
         tell: told before each full verdict of how many there are.
+        before: the id of the solution that a report chose before this one (``opened_for``). Where verdicts are timings, which
+            come out otherwise each time they are taken, it stays chosen.
     """
     full: dict[str, Score] = {}
     found = list(found)[:EXAMINED]
+    known = [s for s in (*found, baseline) if s is not None and s.id == before]
+    if known and getattr(verifier, "timed", False):
+        return known[0], {s.id: verifier.full(s) for s in (known[0], baseline) if s is not None}
 
     def sound(solution: Solution) -> bool:
         tell(min(len(full), PROMOTED))
@@ -44,6 +50,12 @@ def promoted(
 
     compared = list(islice(filter(sound, found), PROMOTED)) + [b for b in (baseline,) if b and sound(b)]
     return max(compared or found[:1], key=lambda s: full[s.id].value, default=None), full
+
+
+def opened_for(folder: Path, arm: str) -> str | None:
+    """The id of the arm's solution for which a report that did not end has opened the sealed test; None where none has."""
+    path = folder / "seal.json"
+    return read_json(path)["solutions"].get(arm) if path.exists() else None
 
 
 def log_opening(folder: Path, chosen: dict[str, Solution | None]) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,27 @@ def test_of_the_first_that_hold_the_best_by_the_full_verdict_is_promoted(verdict
     else:
         assert best == (found[0] if found else None)
     assert len(verifier.asked) == len(set(verifier.asked)) <= EXAMINED + 1
+
+
+def test_a_report_that_did_not_end_keeps_its_choice_where_full_verdicts_come_out_otherwise(toy, monkeypatch):
+    """Of a timing that may be: the sealed test is opened for the solution that was written down."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    whole = ToyVerifier.full
+    monkeypatch.setattr(ToyVerifier, "timed", True, raising=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ToyVerifier, "seal", stopped)
+        control("random", calls=40).run()
+    monkeypatch.setattr(
+        ToyVerifier, "full", lambda self, solution: replace(found := whole(self, solution), value=1 - found.value)
+    )
+    told = control("random", calls=40).run()
+    kept = read_json(control("random", calls=40).folder / "seal.json")["solutions"]["random"]
+    assert told["solution_id"] == kept and toy.sealed == [told["solution"]] and told["dev"] == 1 - worth(told["solution"])
+    others = [whole(ToyVerifier(toy), toy.parse(text)) for text in toy.asked]
+    assert worth(told["solution"]) == max(v.value for v in others if v.valid)
 
 
 # --- the policy's own answers ------------------------------------------------------------------------

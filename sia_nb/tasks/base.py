@@ -78,7 +78,7 @@ class Verifier(Protocol):
 
     A verifier may also have ``peers()``, which only ``report`` calls: what known methods are worth on the same data, as
     {"dev": rows, "sealed": rows}; a row holds "method", the measures by name (None for a method that was not run) and
-    "published", the scores in the literature by data set.
+    "published", the scores in the literature by data set. One whose verdicts are timings says so by ``timed = True``.
     """
 
     def score(self, solution: Solution) -> Score:

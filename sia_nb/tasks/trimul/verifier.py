@@ -59,6 +59,8 @@ class TriMulVerifier:
         ConfigError: the instance needs a GPU and there is none.
     """
 
+    timed = True
+
     def __init__(
         self,
         data_dir: Path,
