@@ -22,7 +22,6 @@ from _common import commit, hardware, versions, write
 from _folds import FOLDS, Fold, answer, best_of, by_view, macro, studied, texts
 from threadpoolctl import threadpool_limits
 
-from sia_nb.tasks.lawbench import second
 from sia_nb.tasks.lawbench.solution import SPACE, Base
 from sia_nb.view.collect import interval
 
@@ -49,16 +48,9 @@ WITHIN = "3 stacked"  # the most that the declared space has
 
 
 def of_members(engine: Fold, count: int, level2: str, strength2: float) -> np.ndarray:
-    """Class numbers by the first ``count`` members: ``Engine.predict`` without the space's bound on their number."""
+    """Class numbers by the first ``count`` members, which may be more than the space has."""
     members = [Base(view, "binary", "smooth", 2, None, model, 1.0, "none") for view, model in MEMBERS[:count]]
-    pairs = [engine.base(b, True) for b in members]
-    held, new = second.scaled([h for h, _ in pairs], [s for _, s in pairs])
-    w = np.ones(len(engine.y))
-    if level2 == "rerank":
-        scores = second.rerank(held, new, engine.y, w, strength2)
-    else:
-        scores = second.conditional_logit(held, new, engine.y, w, strength2, level2 == "stack")[1]
-    return engine.classes[scores.argmax(axis=1)]
+    return engine.predict_by(members, level2, strength2, "none")
 
 
 def of_solution(engine: Fold, solution: str) -> np.ndarray:

@@ -91,6 +91,9 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
     pool, longest_first = ThreadPoolExecutor(jobs), sorted(runs, key=seconds_left, reverse=True)
     try:
         failures = [message for message in pool.map(finish, longest_first) if message]
+        done = [run for run in runs if (run.path / "report.json").exists() and not run.config.control]
+        if figures:
+            list(pool.map(draw, {run.config.task: run for run in done}.values()))  # a task's figures show all its runs
     except KeyboardInterrupt:
         stopping.set()
         for child in children:
@@ -103,9 +106,5 @@ def run_all(runs: list[Run], jobs: int, *, figures: bool = True, echo: Callable[
     finally:
         signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
-    done = [run for run in runs if (run.path / "report.json").exists() and not run.config.control]
-    if figures:
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(draw, {run.config.task: run for run in done}.values()))  # a task's figures show all its runs
     if failures:
         raise SiaError("\n".join(failures))

@@ -3,10 +3,11 @@
     loop ── this process ──┬─ papermill, forked for the notebook
                            └── its kernel, forked before papermill begins
 
-Importing torch, transformers, papermill and what they need, and loading the policy, takes longer than most notebooks work; a fork
-has it all at once, and no variable, file, thread or random state of the notebook before, which ran in forks of its own. Each process is told by the
-kernel of the system to end with the one that forked it, so that none outlives a loop that is killed. Where processes
-cannot be forked with libraries loaded (macOS, Windows) it executes one notebook with an ordinary kernel, and ends.
+Importing torch, transformers, papermill and what they need, and loading the policy, takes longer than most notebooks work; a
+fork has it all at once, and no variable, file, thread or random state of the notebook before, which ran in forks of its own.
+Each process is told by the kernel of the system to end with the one that forked it, so that none outlives a loop that is
+killed. Where processes cannot be forked with libraries loaded (macOS, Windows) it executes one notebook with an ordinary
+kernel, and ends.
 
 Started by ``notebooks``, which talks to it through one inherited socket: (source, output, parameters), and what is to be ready
 in the fork, in; process id, then exit status out.

@@ -85,22 +85,25 @@ class Engine:
 
     def predict(self, spec: dict[str, Any]) -> np.ndarray:
         """Class numbers of the new texts, int [m]."""
-        return self.classes[self._scored(spec).argmax(axis=1)]
+        return self.predict_by(bases(spec), spec["level2"], spec["strength2"], spec["weight"])
 
-    def _scored(self, spec: dict[str, Any]) -> np.ndarray:
+    def predict_by(self, members: list[Base], level2: str, strength2: float, weight: str) -> np.ndarray:
+        """Class numbers of the new texts, int [m], by any base models and a second level over them."""
+        return self.classes[self._scored(members, level2, strength2, weight).argmax(axis=1)]
+
+    def _scored(self, members: list[Base], level2: str, strength2: float, weight: str) -> np.ndarray:
         """Scores of the new texts, [m, k]."""
-        members, level2 = bases(spec), spec["level2"]
         views = {b.features: b for b in members if b.model != "nb"}
         together(partial(self.kernel, b) for b in views.values())
         pairs = together(partial(self.base, b, level2 != "none") for b in members)
         if level2 == "none":
             return second.plain_sum([s for _, s in pairs])
         held, new = second.scaled([h for h, _ in pairs], [s for _, s in pairs])
-        w = models.class_weights(self.y, spec["weight"])[self.y]
+        w = models.class_weights(self.y, weight)[self.y]
         quick: dict[str, Any] = {"bins": QUICK_BINS, "logit": conditional_logit} if self.quick else {}
         if level2 == "rerank":
-            return second.rerank(held, new, self.y, w, spec["strength2"], **quick)
-        return quick.get("logit", second.conditional_logit)(held, new, self.y, w, spec["strength2"], level2 == "stack")[1]
+            return second.rerank(held, new, self.y, w, strength2, **quick)
+        return quick.get("logit", second.conditional_logit)(held, new, self.y, w, strength2, level2 == "stack")[1]
 
     def base(self, b: Base, held: bool) -> tuple[np.ndarray, np.ndarray]:
         """Held-out and new scores of one base model; ``held`` makes a difference to the SVC only."""
